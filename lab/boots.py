@@ -1,0 +1,47 @@
+"""The guests: one table of QEMU options and kernel command lines.
+
+Each boot is a different way from a device to memory, because each of them has
+failed in its own way: no IOMMU, bounce buffers, an IOMMU with immediate
+(strict) or deferred (lazy) flushing, one that is bypassed, and three makes.
+"""
+
+Q35 = ["-M", "q35"]
+# Interrupt remapping and the IOMMUs need the interrupt controller in QEMU.
+Q35_SPLIT = ["-M", "q35,kernel-irqchip=split"]
+
+# The test device: it does DMA to any 64-bit address; a smaller mask would
+# silently truncate addresses and write somewhere else.
+EDU = ["-device", "edu,dma_mask=0xffffffffffffffff"]
+
+# Half of the boots check DMA API usage and half do not, because dma-debug
+# changes timing and keeps its own state of every mapping.
+BOOTS = {
+    "direct": dict(qemu=Q35 + EDU, cmdline=""),
+    "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=force dma_debug=off"),
+    "intel-strict": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
+                         cmdline="intel_iommu=on iommu.strict=1"),
+    "intel-lazy": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
+                       cmdline="intel_iommu=on iommu.strict=0 dma_debug=off"),
+    "intel-pt": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
+                     cmdline="intel_iommu=on iommu=pt dma_debug=off"),
+    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline=""),
+    "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
+                   cmdline="dma_debug=off"),
+    # Not for the test suites: upstream's own selftests need no device.
+    "upstream": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
+                     cmdline="intel_iommu=on"),
+}
+
+TEST_BOOTS = [b for b in BOOTS if b != "upstream"]
+
+# loglevel=7 puts the banners of the detectors on the console, where they are
+# looked for. A suite is run by name from the guest's init.
+CMDLINE = ("console=ttyS0 loglevel=7 panic=-1 oops=panic kunit.autorun=0 kunit.enable=1 "
+           "sysctl.vm.panic_on_oom=0")
+
+# For the debug kernel. init_on_free=1 only to make page poisoning say that it
+# is on: it takes precedence over init_on_free and prints so.
+CMDLINE_DEBUG = "panic_on_warn=1 iommu.debug_pagealloc=1 page_poison=1 init_on_free=1"
+
+# For the provoked hang: the hung task detector reports after ten seconds.
+CMDLINE_HANG = "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_panic=1"

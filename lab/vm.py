@@ -1,0 +1,162 @@
+"""Start a guest, wait for it, judge it."""
+import json
+import os
+import subprocess
+import sys
+import time
+
+import boots
+import verdict
+
+LAB = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(LAB)
+BUILD = os.path.join(TOP, "build")
+QEMU = "qemu-system-x86_64"
+
+
+def rel(path):
+    return os.path.relpath(path, TOP)
+
+
+def base_args(kernel, initrd, cmdline, smp, mem, accel):
+    return [QEMU, *accel, "-cpu", "max", "-smp", str(smp), "-m", mem, "-no-reboot", "-nic", "none",
+            "-kernel", kernel, "-initrd", initrd, "-append", cmdline]
+
+
+def kvm_works(kernel, initrd):
+    """Does a guest really start under KVM? /dev/kvm may be there and not work.
+
+    The answer is kept in build/ (make clean forgets it).
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    cache = os.path.join(BUILD, "kvm-probe")
+    try:
+        with open(cache, encoding="utf-8") as f:
+            return f.read().startswith("yes")
+    except FileNotFoundError:
+        pass
+    print("lab: trying KVM, 20 s at most", file=sys.stderr)
+    log = os.path.join(BUILD, "kvm-probe.log")
+    args = base_args(kernel, initrd, boots.CMDLINE + " lab.suites= lab.state=0", 1, "1G", ["-accel", "kvm"])
+    args += ["-M", "q35", "-display", "none", "-monitor", "none", "-serial", f"file:{log}"]
+    try:
+        subprocess.run(args, timeout=20, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, check=False)
+    except subprocess.TimeoutExpired:
+        pass
+    ok = "@lab hello" in verdict.read(log)
+    with open(cache, "w", encoding="utf-8") as f:
+        f.write("yes\n" if ok else "no: a guest did not get to its first program in 20 s\n")
+    return ok
+
+
+def accel(kernel, initrd, icount=False):
+    if icount:
+        # Time stands still for the guest while nothing runs: a device's delay costs nothing.
+        return ["-accel", "tcg", "-icount", "shift=0,sleep=off"]
+    if kvm_works(kernel, initrd):
+        return ["-accel", "kvm"]
+    return ["-accel", "tcg,thread=multi"]
+
+
+class Run:
+    """One guest. start() it, then poll() until it returns the verdict."""
+
+    def __init__(self, kernel, initrd, boot, suites, logdir, *, kind="debug", timeout=600, smp=2, mem="2G",
+                 icount=False, filter="", hugepages=64, extra="", live=None):
+        self.boot, self.suites, self.logdir, self.kind = boot, suites, logdir, kind
+        self.timeout, self.live, self.filter = timeout, live, filter
+        self.spec = boots.BOOTS[boot]
+        os.makedirs(logdir, exist_ok=True)
+        self.console, self.report = (os.path.join(logdir, n) for n in ("console.log", "report.log"))
+        for f in (self.console, self.report):
+            if os.path.exists(f):
+                os.unlink(f)
+        words = [boots.CMDLINE, boots.CMDLINE_DEBUG if kind == "debug" else "", self.spec["cmdline"],
+                 f"lab.suites={','.join(suites)}", f"lab.hugepages={hugepages}", extra]
+        if filter:
+            words.append(f"lab.filter={filter}")
+        self.cmdline = " ".join(w for w in words if w)
+        self.args = base_args(kernel, initrd, self.cmdline, 1 if icount else smp, mem,
+                              accel(kernel, initrd, icount))
+        self.args += self.spec["qemu"]
+        self.args += ["-display", "none", "-monitor", "none", "-serial", f"file:{self.console}",
+                      "-device", "virtio-serial-pci", "-chardev", f"file,id=verdict,path={self.report}",
+                      "-device", "virtserialport,chardev=verdict,name=verdict"]
+        self.shown = 0
+        self.result = None
+
+    def start(self):
+        with open(os.path.join(self.logdir, "qemu.sh"), "w", encoding="utf-8") as f:
+            f.write("# How this guest was started\n" + " ".join(f"'{a}'" if set(a) & set(" ,=") else a
+                                                                 for a in self.args) + "\n")
+        self.err = open(os.path.join(self.logdir, "qemu.err"), "w+", encoding="utf-8")
+        self.begin = time.monotonic()
+        self.proc = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err)
+        return self
+
+    def show(self):
+        """Pass new lines of the suites' output on to self.live."""
+        if self.live:
+            text = verdict.read(self.report)
+            end = text.rfind("\n") + 1
+            for line in text[self.shown:end].splitlines():
+                if not line.startswith(("@lab", "leak: ")):
+                    self.live(line)
+            self.shown = end
+
+    def poll(self):
+        over = time.monotonic() - self.begin > self.timeout
+        if self.proc.poll() is None and not over:
+            self.show()
+            return None
+        if self.proc.poll() is None:
+            self.proc.kill()
+            self.proc.wait()
+        self.show()
+        seconds = round(time.monotonic() - self.begin, 1)
+        r = verdict.judge(self.boot, self.kind, self.suites, verdict.read(self.report),
+                          verdict.read(self.console), timed_out=self.timeout if over else None,
+                          dma_debug="dma_debug=off" not in self.cmdline, filtered=bool(self.filter))
+        self.err.seek(0)
+        err = self.err.read().strip()
+        self.err.close()
+        if self.proc.returncode and not over:
+            r["red"].insert(0, f"QEMU ended with {self.proc.returncode}: {err[-300:] or 'it says nothing'}")
+        r.update(seconds=seconds, logs=rel(self.logdir))
+        with open(os.path.join(self.logdir, "verdict.json"), "w", encoding="utf-8") as f:
+            for s in r["suites"]:
+                f.write(json.dumps({k: v for k, v in s.items() if k not in ("tests", "bad")}) + "\n")
+            f.write(json.dumps({"verdict": "red" if r["red"] else "green",
+                                **{k: v for k, v in r.items() if k != "suites"}}) + "\n")
+        self.result = r
+        return r
+
+    def wait(self):
+        self.start()
+        try:
+            while self.poll() is None:
+                time.sleep(0.2)
+        finally:
+            if self.proc.poll() is None:
+                self.proc.kill()
+        return self.result
+
+
+def run_all(runs, parallel, done):
+    """Run guests, `parallel` at a time; done(run) for each as it ends."""
+    todo, active = list(runs), []
+    try:
+        while todo or active:
+            while todo and len(active) < parallel:
+                active.append(todo.pop(0).start())
+            time.sleep(0.2)
+            for run in list(active):
+                if run.poll() is not None:
+                    active.remove(run)
+                    done(run)
+    finally:
+        for run in active:
+            if run.proc.poll() is None:
+                run.proc.kill()

@@ -1,0 +1,943 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From a user address range to device DMA addresses: what pinned and mirrored
+ * ranges share, and the pinned side. See Documentation/core-api/gup_range.rst.
+ *
+ * The only list that a range keeps is its physical runs. Behind a DMA IOMMU a
+ * mapping adds none: one IOVA is allocated, congruent with the user address
+ * modulo the largest IOMMU page that can occur, each run is linked with one
+ * call, and one sync ends it. Elsewhere each run goes through dma_map_phys().
+ */
+#include <linux/capability.h>
+#include <linux/cleanup.h>
+#include <linux/debugfs.h>
+#include <linux/dma-map-ops.h>
+#include <linux/iommu-dma.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/user.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+
+#include "gup_range.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/gup_range.h>
+
+/* Pages that one GUP call returns; their pointers are all the scratch there is. */
+#define GUP_RANGE_BATCH		(PAGE_SIZE / sizeof(struct page *))
+
+/* What is outstanding now, for debugfs. */
+static atomic_long_t gup_range_pinned_pages;
+static atomic_long_t gup_range_pins;
+static atomic_long_t gup_range_mapped_pages;
+static atomic_long_t gup_range_maps;
+
+void gup_map_count(long nr_maps, long nr_pages)
+{
+	atomic_long_add(nr_maps, &gup_range_maps);
+	atomic_long_add(nr_pages, &gup_range_mapped_pages);
+}
+
+/* Append @val; at most @expect entries, this one included, are still to come. */
+int gup_seq_push(struct gup_range_seq *seq, u64 val, unsigned long expect)
+{
+	struct gup_range_block *block = seq->last;
+
+	if (!block || block->nr == block->max) {
+		u32 max = clamp(expect, 1UL, GUP_BLOCK_MAX);
+
+		block = kmalloc_flex(*block, val, max, GFP_KERNEL_ACCOUNT);
+		if (!block)
+			return -ENOMEM;
+		block->next = NULL;
+		block->nr = 0;
+		block->max = max;
+		if (seq->last)
+			seq->last->next = block;
+		else
+			seq->first = block;
+		seq->last = block;
+	}
+	block->val[block->nr++] = val;
+	seq->nr++;
+	return 0;
+}
+
+void gup_seq_free(struct gup_range_seq *seq)
+{
+	struct gup_range_block *block, *next;
+
+	for (block = seq->first; block; block = next) {
+		next = block->next;
+		kfree(block);
+	}
+	*seq = (struct gup_range_seq){};
+}
+
+size_t gup_seq_bytes(const struct gup_range_seq *seq)
+{
+	const struct gup_range_block *block;
+	size_t bytes = 0;
+
+	for (block = seq->first; block; block = block->next)
+		bytes += struct_size(block, val, block->max);
+	return bytes;
+}
+
+/* The entry under the cursor, which moves on; false at the end. */
+static bool gup_seq_next(const struct gup_range_seq *seq,
+			 const struct gup_range_block **block,
+			 unsigned int *idx, u64 *val)
+{
+	if (!*block) {
+		*block = seq->first;
+		*idx = 0;
+	} else if (*idx == (*block)->nr && (*block)->next) {
+		*block = (*block)->next;
+		*idx = 0;
+	}
+	if (!*block || *idx == (*block)->nr)
+		return false;
+	*val = (*block)->val[(*idx)++];
+	return true;
+}
+
+/*
+ * Append @nr pages, to the last run where they continue it. Runs end where the
+ * memmap is not contiguous, because they are unpinned by struct page.
+ */
+int gup_runs_add(struct gup_range_seq *runs, unsigned long pfn,
+		 unsigned long nr, unsigned long expect)
+{
+	struct gup_range_block *block = runs->last;
+
+	if (block) {
+		u64 *last = &block->val[block->nr - 1];
+		unsigned long have = gup_run_pages(*last);
+
+		if (gup_run_pfn(*last) + have == pfn &&
+		    pfn_to_page(pfn) == pfn_to_page(pfn - 1) + 1 &&
+		    have + nr <= GUP_RUN_MAX_PAGES) {
+			*last = gup_run(gup_run_pfn(*last), have + nr);
+			return 0;
+		}
+	}
+	return gup_seq_push(runs, gup_run(pfn, nr), expect);
+}
+
+/**
+ * gup_range_run_next - step a cursor to the next physical run
+ * @range: a pinned range
+ * @run: the cursor; zeroed before the first call
+ *
+ * The first and the last run are trimmed to the bytes of the range.
+ *
+ * Context: any; the range stays pinned meanwhile.
+ * Return: true when @run was filled, false after the last run.
+ */
+bool gup_range_run_next(const struct gup_range *range,
+			struct gup_range_run *run)
+{
+	size_t total = range->end - range->start;
+	u64 val;
+
+	run->offset += run->len;
+	if (!gup_seq_next(&range->runs, &run->block, &run->idx, &val))
+		return false;
+	run->phys = PFN_PHYS(gup_run_pfn(val));
+	run->len = gup_run_pages(val) << PAGE_SHIFT;
+	if (!run->offset) {
+		run->phys += offset_in_page(range->start);
+		run->len -= offset_in_page(range->start);
+	}
+	run->len = min(run->len, total - run->offset);
+	return true;
+}
+EXPORT_SYMBOL_GPL(gup_range_run_next);
+
+static int gup_range_charge_user(struct gup_range *range, unsigned long nr)
+{
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	struct user_struct *user = get_uid(current_user());
+	long old = atomic_long_read(&user->locked_vm);
+
+	do {
+		if (old + nr > limit && !capable(CAP_IPC_LOCK)) {
+			free_uid(user);
+			return -ENOMEM;
+		}
+	} while (!atomic_long_try_cmpxchg(&user->locked_vm, &old, old + nr));
+	range->user = user;
+	return 0;
+}
+
+static int gup_range_charge_pinned(struct gup_range *range, unsigned long nr)
+{
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+
+	if (atomic64_add_return(nr, &range->mm->pinned_vm) > limit &&
+	    !capable(CAP_IPC_LOCK)) {
+		atomic64_sub(nr, &range->mm->pinned_vm);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+/* Takes the reference on the mm that gup_range_uncharge() drops. */
+static int gup_range_charge(struct gup_range *range)
+{
+	unsigned long nr = gup_range_nr_pages(range);
+	int ret = 0;
+
+	switch (range->acct) {
+	case GUP_RANGE_ACCT_NONE:
+		break;
+	case GUP_RANGE_ACCT_PINNED_VM:
+		ret = gup_range_charge_pinned(range, nr);
+		break;
+	case GUP_RANGE_ACCT_LOCKED_VM:
+		ret = account_locked_vm(range->mm, nr, true);
+		break;
+	case GUP_RANGE_ACCT_USER:
+		ret = gup_range_charge_user(range, nr);
+		break;
+	}
+	if (!ret)
+		mmgrab(range->mm);
+	return ret;
+}
+
+static void gup_range_uncharge(struct gup_range *range)
+{
+	unsigned long nr = gup_range_nr_pages(range);
+
+	switch (range->acct) {
+	case GUP_RANGE_ACCT_NONE:
+		break;
+	case GUP_RANGE_ACCT_PINNED_VM:
+		atomic64_sub(nr, &range->mm->pinned_vm);
+		break;
+	case GUP_RANGE_ACCT_LOCKED_VM:
+		account_locked_vm(range->mm, nr, false);
+		break;
+	case GUP_RANGE_ACCT_USER:
+		atomic_long_sub(nr, &range->user->locked_vm);
+		free_uid(range->user);
+		range->user = NULL;
+		break;
+	}
+	mmdrop(range->mm);
+}
+
+static int gup_range_check(const struct gup_range *range)
+{
+	if (!range->mm || range->start >= range->end ||
+	    range->flags & ~GUP_RANGE_WRITE ||
+	    range->acct > GUP_RANGE_ACCT_USER)
+		return -EINVAL;
+	/* The end of the last page is not an address. */
+	if (range->end > PAGE_MASK)
+		return -EOVERFLOW;
+	return 0;
+}
+
+/* Pages of another mm need its lock; the caller's own go the fast way. */
+static long gup_range_pin_batch(struct gup_range *range, unsigned long addr,
+				unsigned long nr, struct page **pages)
+{
+	unsigned int gup_flags = FOLL_LONGTERM;
+	int locked = 1;
+	long ret;
+
+	if (range->flags & GUP_RANGE_WRITE)
+		gup_flags |= FOLL_WRITE;
+	if (range->mm == current->mm)
+		return pin_user_pages_fast(addr, nr, gup_flags, pages);
+
+	if (!mmget_not_zero(range->mm))
+		return -ESRCH;
+	ret = mmap_read_lock_killable(range->mm);
+	if (!ret) {
+		ret = pin_user_pages_remote(range->mm, addr, nr, gup_flags,
+					    pages, &locked);
+		if (locked)
+			mmap_read_unlock(range->mm);
+	}
+	mmput(range->mm);
+	return ret;
+}
+
+/* A short batch is not an error: asking for the rest tells the reason. */
+static int gup_range_pin_pages(struct gup_range *range)
+{
+	unsigned long addr = gup_range_first(range);
+	unsigned long left = gup_range_nr_pages(range);
+	struct page **pages __free(kfree) = NULL;
+
+	pages = kmalloc_objs(*pages, min(left, GUP_RANGE_BATCH));
+	if (!pages)
+		return -ENOMEM;
+
+	while (left) {
+		long i, nr;
+
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		nr = gup_range_pin_batch(range, addr,
+					 min(left, GUP_RANGE_BATCH), pages);
+		if (nr < 0)
+			return nr;
+		if (WARN_ON_ONCE(!nr))
+			return -EFAULT;
+		for (i = 0; i < nr; i++) {
+			int ret = gup_runs_add(&range->runs,
+					       page_to_pfn(pages[i]), 1,
+					       left - i);
+
+			if (ret) {
+				unpin_user_pages(pages + i, nr - i);
+				return ret;
+			}
+		}
+		left -= nr;
+		addr += nr << PAGE_SHIFT;
+		cond_resched();
+	}
+	return 0;
+}
+
+static void gup_range_unpin_pages(struct gup_range *range, bool dirty)
+{
+	const struct gup_range_block *block = NULL;
+	unsigned int idx = 0;
+	u64 run;
+
+	while (gup_seq_next(&range->runs, &block, &idx, &run)) {
+		unpin_user_page_range_dirty_lock(pfn_to_page(gup_run_pfn(run)),
+						 gup_run_pages(run), dirty);
+		cond_resched();
+	}
+	gup_seq_free(&range->runs);
+}
+
+/**
+ * gup_range_pin - pin the pages of a user range, without mapping them
+ * @range: the range, see &struct gup_range
+ *
+ * Pins with FOLL_LONGTERM (Documentation/core-api/pin_user_pages.rst, case 2)
+ * in batches of bounded size and keeps the physical runs, 8 bytes each. Drivers
+ * that only map call gup_range_dma_map() alone; this is for those that need
+ * physical addresses, or several mappings of one pin.
+ *
+ * Context: process context, may sleep. Takes mmap_lock of @range->mm: for
+ * reading, and with %GUP_RANGE_ACCT_LOCKED_VM for writing.
+ *
+ * On success the range holds its pages, its charge and a reference on the mm
+ * struct until gup_range_unpin(), which any process may call. After a failure
+ * it holds nothing.
+ *
+ * Return: 0 or
+ * * -EINVAL - empty range, no mm, unknown flag or accounting mode
+ * * -EOVERFLOW - the range reaches into the last page of the address space
+ * * -EBUSY - the range is pinned already
+ * * -ENOMEM - RLIMIT_MEMLOCK or memory
+ * * -EINTR - a fatal signal
+ * * -ESRCH - @range->mm is not the caller's and has exited
+ * * -EFAULT, -EHWPOISON, -EOPNOTSUPP and others - what GUP said of the first
+ *   page that could not be pinned
+ */
+int gup_range_pin(struct gup_range *range)
+{
+	int ret;
+
+	ret = gup_range_check(range);
+	if (ret)
+		return ret;
+	if (range->runs.nr)
+		return -EBUSY;
+
+	ret = gup_range_charge(range);
+	if (ret)
+		return ret;
+	ret = gup_range_pin_pages(range);
+	trace_gup_range_pin(range, ret);
+	if (ret) {
+		gup_range_unpin_pages(range, false);
+		gup_range_uncharge(range);
+		return ret;
+	}
+	atomic_long_inc(&gup_range_pins);
+	atomic_long_add(gup_range_nr_pages(range), &gup_range_pinned_pages);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(gup_range_pin);
+
+/**
+ * gup_range_unpin - undo gup_range_pin()
+ * @range: a pinned range without mappings
+ *
+ * Dirties each folio of a %GUP_RANGE_WRITE range. Called twice, or while a
+ * mapping exists, it warns and does nothing.
+ *
+ * Context: process context, may sleep (folio lock). Does not allocate and
+ * cannot fail. Takes mmap_lock for writing with %GUP_RANGE_ACCT_LOCKED_VM.
+ */
+void gup_range_unpin(struct gup_range *range)
+{
+	if (WARN_ON_ONCE(!range->runs.nr || range->nr_maps))
+		return;
+
+	trace_gup_range_unpin(range, 0);
+	atomic_long_dec(&gup_range_pins);
+	atomic_long_sub(gup_range_nr_pages(range), &gup_range_pinned_pages);
+	gup_range_unpin_pages(range, range->flags & GUP_RANGE_WRITE);
+	gup_range_uncharge(range);
+	range->auto_pin = false;
+}
+EXPORT_SYMBOL_GPL(gup_range_unpin);
+
+int gup_map_init(struct gup_range_map *map, struct device *dev, size_t granule)
+{
+	memset(map, 0, sizeof(*map));
+	if (!dev || !dev->dma_mask || !is_power_of_2(granule))
+		return -EINVAL;
+	map->dev = dev;
+	map->granule = granule;
+	return 0;
+}
+
+/**
+ * gup_range_map_init - prepare a mapping of pinned ranges for a device
+ * @map: the mapping
+ * @dev: the device that does the DMA; it outlives @map
+ * @granule: bytes; the page size of the device, a power of two. Addresses are
+ *	contiguous in units of it: PAGE_SIZE or less is always possible
+ *
+ * Takes nothing that would have to be given back. A mapping can be used again
+ * after gup_range_dma_unmap().
+ *
+ * Context: any.
+ * Return: 0, or -EINVAL: no device, no DMA mask, or not a power of two.
+ */
+int gup_range_map_init(struct gup_range_map *map, struct device *dev,
+		       size_t granule)
+{
+	return gup_map_init(map, dev, granule);
+}
+EXPORT_SYMBOL_GPL(gup_range_map_init);
+
+/*
+ * One IOVA for [start, start + len). alloc_iova() aligns to the rounded-up size
+ * and dma_iova_try_alloc() has no way to ask for an offset, so reserve the
+ * bytes between the boundary of the largest leaf that fits and @start.
+ */
+int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
+		       size_t len)
+{
+	size_t leaf, size;
+
+	if (len >= PUD_SIZE)
+		leaf = PUD_SIZE;
+	else if (len >= PMD_SIZE)
+		leaf = PMD_SIZE;
+	else
+		leaf = rounddown_pow_of_two(len);
+	leaf = max(leaf, map->granule);
+	map->slack = start & (leaf - 1);
+	if (check_add_overflow(len, map->slack, &size))
+		return -EOVERFLOW;
+	if (dma_iova_try_alloc(map->dev, &map->state, 0, size))
+		return 0;
+	/*
+	 * dma_map_phys() would find single IOVAs here, but unmaps them lazily:
+	 * the device could reach a page that is not pinned any more.
+	 */
+	return use_dma_iommu(map->dev) ? -ENOMEM : 0;
+}
+
+int gup_map_link(struct gup_range_map *map, phys_addr_t phys, size_t offset,
+		 size_t len, enum dma_data_direction dir)
+{
+	map->stats.links++;
+	return dma_iova_link(map->dev, &map->state, phys, map->slack + offset,
+			     len, dir, map->attrs);
+}
+
+int gup_map_sync(struct gup_range_map *map, size_t offset, size_t len)
+{
+	map->stats.syncs++;
+	return dma_iova_sync(map->dev, &map->state, map->slack + offset, len);
+}
+
+void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len)
+{
+	map->stats.flushes++;
+	dma_iova_unlink(map->dev, &map->state, map->slack + offset, len,
+			DMA_BIDIRECTIONAL, map->attrs);
+}
+
+/* Whole pages: an IOMMU knows nothing smaller, and the slack is whole pages. */
+static int gup_map_iova(struct gup_range *range, struct gup_range_map *map)
+{
+	enum dma_data_direction dir = gup_range_dir(range);
+	const struct gup_range_block *block = NULL;
+	unsigned int idx = 0;
+	size_t done = 0;
+	u64 run;
+	int ret;
+
+	while (gup_seq_next(&range->runs, &block, &idx, &run)) {
+		size_t len = gup_run_pages(run) << PAGE_SHIFT;
+
+		ret = gup_map_link(map, PFN_PHYS(gup_run_pfn(run)), done, len,
+				   dir);
+		if (ret)
+			goto unlink;
+		done += len;
+		cond_resched();
+	}
+	ret = gup_map_sync(map, 0, done);
+	if (!ret)
+		return 0;
+unlink:
+	if (done)
+		gup_map_unlink(map, 0, done);
+	dma_iova_free(map->dev, &map->state);
+	return ret;
+}
+
+/* Undo the first @nr pieces of gup_map_phys(). */
+static void gup_unmap_phys(struct gup_range *range, struct gup_range_map *map,
+			   unsigned long nr)
+{
+	enum dma_data_direction dir = gup_range_dir(range);
+	struct gup_range_seg seg;
+
+	if (map->dma.nr) {
+		gup_range_map_for_each_seg(map, &seg, SIZE_MAX) {
+			if (!nr--)
+				break;
+			dma_unmap_phys(map->dev, seg.addr, seg.len, dir,
+				       map->attrs);
+		}
+	}
+	gup_seq_free(&map->dma);
+}
+
+/*
+ * Every page of the device lies inside one run, at the same offset. Only the
+ * outer ends of the range may be off.
+ */
+static bool gup_range_meets(const struct gup_range *range, size_t granule)
+{
+	size_t total = range->end - range->start;
+	struct gup_range_run run;
+
+	if (granule <= PAGE_SIZE)
+		return true;
+	gup_range_for_each_run(range, &run) {
+		unsigned long va = range->start + run.offset;
+
+		if ((va ^ run.phys) & (granule - 1))
+			return false;
+		if (run.offset + run.len < total &&
+		    (va + run.len) & (granule - 1))
+			return false;
+	}
+	return true;
+}
+
+/* -EAGAIN: the addresses have to be stored, start again with @store. */
+static int gup_map_one(struct gup_range *range, struct gup_range_map *map,
+		       phys_addr_t phys, size_t len, bool store,
+		       unsigned long *nr)
+{
+	enum dma_data_direction dir = gup_range_dir(range);
+	dma_addr_t addr;
+	int ret = 0;
+
+	addr = dma_map_phys(map->dev, phys, len, dir, map->attrs);
+	map->stats.links++;
+	if (dma_mapping_error(map->dev, addr))
+		return -EIO;
+	if (!*nr)
+		map->dma_offset = addr - phys;
+	if (store)
+		ret = gup_seq_push(&map->dma, addr,
+				   range->runs.nr > *nr ? range->runs.nr - *nr : 1);
+	else if (addr - phys != map->dma_offset || dma_need_unmap(map->dev))
+		ret = -EAGAIN;
+	if (ret)
+		dma_unmap_phys(map->dev, addr, len, dir, map->attrs);
+	else
+		++*nr;
+	return ret;
+}
+
+/*
+ * No IOVA. Bytes outside the range are left out: a bounce buffer would write
+ * their old contents back. Where dma_need_unmap() says no, addresses follow
+ * from the physical ones and are not stored; a first bounce changes its mind,
+ * also in the middle of this range.
+ */
+static int gup_map_phys(struct gup_range *range, struct gup_range_map *map)
+{
+	bool store = dma_need_unmap(map->dev);
+	struct gup_range_run run;
+	unsigned long nr;
+	size_t off, len;
+	int ret;
+
+	if (!gup_range_meets(range, map->granule))
+		return -ERANGE;
+	map->piece = dma_max_mapping_size(map->dev);
+again:
+	nr = 0;
+	gup_range_for_each_run(range, &run) {
+		for (off = 0; off < run.len; off += len) {
+			len = min(run.len - off, map->piece);
+			ret = gup_map_one(range, map, run.phys + off, len,
+					  store, &nr);
+			if (ret)
+				goto undo;
+		}
+		cond_resched();
+	}
+	return 0;
+undo:
+	gup_unmap_phys(range, map, nr);
+	if (ret != -EAGAIN)
+		return ret;
+	store = true;
+	goto again;
+}
+
+static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
+{
+	unsigned long nr = gup_range_nr_pages(range);
+	int ret;
+
+	map->range = range;
+	ret = gup_map_alloc_iova(map, gup_range_first(range), nr << PAGE_SHIFT);
+	if (!ret && dma_use_iova(&map->state))
+		ret = gup_map_iova(range, map);
+	else if (!ret)
+		ret = gup_map_phys(range, map);
+	trace_gup_range_map(range, map, ret);
+	if (ret) {
+		map->state = (struct dma_iova_state){};
+		map->range = NULL;
+		return ret;
+	}
+	range->nr_maps++;
+	gup_map_count(1, nr);
+	return 0;
+}
+
+/**
+ * gup_range_dma_map - map a user range for DMA
+ * @range: the range, see &struct gup_range
+ * @map: from gup_range_map_init(), not in use
+ *
+ * Pins @range first unless gup_range_pin() did. Behind a DMA IOMMU the mapping
+ * is one segment; otherwise one per run, or less where bounce buffers are in
+ * the way (then use gup_range_map_sync_for_cpu() and _for_device()). Without
+ * %GUP_RANGE_WRITE the device gets DMA_TO_DEVICE. Behind an IOMMU access has
+ * the granularity of pages: the device reaches the rest of the first and of the
+ * last page as well.
+ *
+ * hmm_range_dma_map() comes here too, with a mapping from hmm_range_map_init()
+ * and the runs that it found.
+ *
+ * Context: as gup_range_pin().
+ *
+ * @range and @map stay where they are until gup_range_dma_unmap(). After a
+ * failure nothing is mapped, and nothing pinned that was not before.
+ *
+ * Return: 0, what gup_range_pin() returns (but for -EBUSY), or
+ * * -EINVAL - @map is not initialised, or its granule is larger than the range
+ * * -EBUSY - @map is in use
+ * * -ERANGE - no IOMMU, and the runs do not meet the granule
+ * * -ENOMEM - no IOVA space, no memory for IOMMU page tables or for addresses
+ * * -EIO - dma_map_phys() refused: out of reach, or no bounce buffer was free
+ * * others - what the IOMMU driver said
+ */
+int gup_range_dma_map(struct gup_range *range, struct gup_range_map *map)
+{
+	int ret;
+
+	if (map->notifier)
+		return hmm_map_runs(range, map);
+	if (!map->dev)
+		return -EINVAL;
+	if (map->range)
+		return -EBUSY;
+	ret = gup_range_check(range);
+	if (ret)
+		return ret;
+	if (map->granule > PAGE_SIZE &&
+	    map->granule > range->end - range->start)
+		return -EINVAL;
+
+	if (!range->runs.nr) {
+		ret = gup_range_pin(range);
+		if (ret)
+			return ret;
+		range->auto_pin = true;
+	}
+	ret = gup_map_pinned(range, map);
+	if (ret && range->auto_pin && !range->nr_maps)
+		gup_range_unpin(range);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(gup_range_dma_map);
+
+/**
+ * gup_range_dma_unmap - undo gup_range_dma_map()
+ * @range: the range
+ * @map: its mapping
+ *
+ * Unmaps, flushes the IOTLB (in lazy mode too) and then, with the last mapping
+ * of a range that gup_range_dma_map() pinned, unpins as gup_range_unpin() does.
+ * Called twice it warns and does nothing.
+ *
+ * Context: as gup_range_unpin(). Cannot fail.
+ */
+void gup_range_dma_unmap(struct gup_range *range, struct gup_range_map *map)
+{
+	unsigned long nr;
+
+	if (WARN_ON_ONCE(!map->range || map->range != range))
+		return;
+	nr = gup_range_nr_pages(range);
+	if (dma_use_iova(&map->state)) {
+		gup_map_unlink(map, 0, nr << PAGE_SHIFT);
+		dma_iova_free(map->dev, &map->state);
+		map->state = (struct dma_iova_state){};
+	} else {
+		gup_unmap_phys(range, map, ULONG_MAX);
+	}
+	trace_gup_range_unmap(range, map, 0);
+	map->range = NULL;
+	gup_map_count(-1, -nr);
+	if (!--range->nr_maps && range->auto_pin)
+		gup_range_unpin(range);
+}
+EXPORT_SYMBOL_GPL(gup_range_dma_unmap);
+
+/**
+ * gup_range_map_addr - DMA address of one byte
+ * @map: a mapped or mirrored mapping
+ * @va: user address inside its range
+ * @addr: where to store the DMA address
+ * @len: where to store how many bytes from there are contiguous for the device
+ *
+ * Takes constant time behind an IOMMU and for mirrored ranges, otherwise time
+ * in the number of runs before @va.
+ *
+ * Context: any; a mirrored mapping with the lock held that was given to
+ * hmm_range_map_init().
+ * Return: 0, -EINVAL when @va is outside of the range, or -EFAULT when that
+ * page of a mirrored mapping is not mapped.
+ */
+int gup_range_map_addr(struct gup_range_map *map, unsigned long va,
+		       dma_addr_t *addr, size_t *len)
+{
+	struct gup_range_seg seg;
+	size_t off;
+
+	if (map->notifier)
+		return hmm_map_addr(map, va, addr, len);
+	if (!map->range || va < map->range->start || va >= map->range->end)
+		return -EINVAL;
+	off = va - map->range->start;
+	gup_range_map_for_each_seg(map, &seg, SIZE_MAX) {
+		if (off < seg.offset + seg.len) {
+			*addr = seg.addr + (off - seg.offset);
+			*len = seg.offset + seg.len - off;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+EXPORT_SYMBOL_GPL(gup_range_map_addr);
+
+/* One piece of gup_map_phys(): the address and how much it is good for. */
+static bool gup_map_piece_next(const struct gup_range_map *map,
+			       struct gup_range_seg *seg)
+{
+	struct gup_range_run *run = &seg->run;
+	u64 addr;
+
+	if (seg->done == run->len) {
+		if (!gup_range_run_next(map->range, run))
+			return false;
+		seg->done = 0;
+	}
+	if (!map->dma.nr)
+		addr = run->phys + seg->done + map->dma_offset;
+	else if (!gup_seq_next(&map->dma, &seg->block, &seg->idx, &addr))
+		return false;
+	seg->addr = addr;
+	seg->left = min(run->len - seg->done, map->piece);
+	seg->done += seg->left;
+	return true;
+}
+
+/**
+ * gup_range_map_seg_next - step a cursor to the next DMA segment
+ * @map: a mapped mapping of a pinned range
+ * @seg: the cursor; zeroed before the first call
+ * @max_segment: most bytes of a segment, not 0
+ *
+ * Context: any; the range stays mapped meanwhile.
+ * Return: true when @seg was filled, false after the last segment.
+ */
+bool gup_range_map_seg_next(const struct gup_range_map *map,
+			    struct gup_range_seg *seg, size_t max_segment)
+{
+	const struct gup_range *range = map->range;
+	dma_addr_t next = seg->addr + seg->len;
+
+	seg->offset += seg->len;
+	if (seg->offset == range->end - range->start)
+		return false;
+	if (map->state.addr) {
+		if (!seg->offset)
+			next = map->state.addr + map->slack +
+			       offset_in_page(range->start);
+		seg->left = range->end - range->start - seg->offset;
+	} else if (!seg->left) {
+		if (!gup_map_piece_next(map, seg))
+			return false;
+		next = seg->addr;
+	}
+	seg->addr = next;
+	seg->len = min(seg->left, max_segment);
+	seg->left -= seg->len;
+	return true;
+}
+EXPORT_SYMBOL_GPL(gup_range_map_seg_next);
+
+/**
+ * gup_range_map_pgsz - largest page size that a device can use for a mapping
+ * @map: a mapped mapping of a pinned range
+ * @pgsz_bitmap: page sizes that the device has; bit n is 1 << n bytes
+ *
+ * The size fits when each of its pages that holds a byte of the range is
+ * contiguous for the device, and user and DMA address are equal modulo it.
+ *
+ * Context: any; takes time in the number of segments.
+ * Return: bytes, or 0 when none of the sizes fits.
+ */
+size_t gup_range_map_pgsz(const struct gup_range_map *map,
+			  unsigned long pgsz_bitmap)
+{
+	size_t total = map->range->end - map->range->start;
+	struct gup_range_seg seg;
+	u64 mask = 0;
+
+	gup_range_map_for_each_seg(map, &seg, SIZE_MAX) {
+		mask |= (map->range->start + seg.offset) ^ seg.addr;
+		if (seg.offset + seg.len < total)
+			mask |= seg.addr + seg.len;
+	}
+	if (mask)
+		pgsz_bitmap &= GENMASK_ULL(__ffs64(mask), 0);
+	return pgsz_bitmap ? 1UL << __fls(pgsz_bitmap) : 0;
+}
+EXPORT_SYMBOL_GPL(gup_range_map_pgsz);
+
+static void gup_map_sync_all(const struct gup_range_map *map,
+			     void (*sync)(struct device *dev, dma_addr_t addr,
+					  size_t size,
+					  enum dma_data_direction dir))
+{
+	enum dma_data_direction dir = gup_range_dir(map->range);
+	struct gup_range_run run;
+	struct gup_range_seg seg;
+
+	if (!map->state.addr) {
+		gup_range_map_for_each_seg(map, &seg, SIZE_MAX)
+			sync(map->dev, seg.addr, seg.len, dir);
+		return;
+	}
+	if (dev_is_dma_coherent(map->dev))
+		return;
+	/* The caches want physically contiguous spans. */
+	gup_range_for_each_run(map->range, &run)
+		sync(map->dev, map->state.addr + map->slack +
+		     offset_in_page(map->range->start) + run.offset, run.len,
+		     dir);
+}
+
+/**
+ * gup_range_map_sync_for_cpu - make what the device wrote visible
+ * @map: a mapped mapping of a pinned range
+ *
+ * For bounce buffers and devices that are not coherent, as
+ * dma_sync_single_for_cpu() (Documentation/core-api/dma-api.rst); else free.
+ *
+ * Context: any; the range stays mapped meanwhile.
+ */
+void gup_range_map_sync_for_cpu(const struct gup_range_map *map)
+{
+	gup_map_sync_all(map, dma_sync_single_for_cpu);
+}
+EXPORT_SYMBOL_GPL(gup_range_map_sync_for_cpu);
+
+/**
+ * gup_range_map_sync_for_device - make what the CPU wrote visible to the device
+ * @map: a mapped mapping of a pinned range
+ *
+ * The other direction of gup_range_map_sync_for_cpu().
+ *
+ * Context: any; the range stays mapped meanwhile.
+ */
+void gup_range_map_sync_for_device(const struct gup_range_map *map)
+{
+	gup_map_sync_all(map, dma_sync_single_for_device);
+}
+EXPORT_SYMBOL_GPL(gup_range_map_sync_for_device);
+
+/**
+ * gup_range_map_stats - counters of one mapping
+ * @map: an initialised mapping
+ *
+ * Context: any; the driver serialises against map and unmap.
+ * Return: the counters, see &struct gup_range_map_stats.
+ */
+struct gup_range_map_stats gup_range_map_stats(struct gup_range_map *map)
+{
+	struct gup_range_map_stats stats = map->stats;
+
+	if (map->notifier)
+		stats.metadata = hmm_map_bytes(map);
+	else if (map->range)
+		stats.metadata = gup_seq_bytes(&map->range->runs) +
+				 gup_seq_bytes(&map->dma);
+	return stats;
+}
+EXPORT_SYMBOL_GPL(gup_range_map_stats);
+
+static int gup_range_stats_show(struct seq_file *m, void *unused)
+{
+	seq_printf(m, "pins %ld\npinned_bytes %lu\nmaps %ld\nmapped_bytes %lu\n",
+		   atomic_long_read(&gup_range_pins),
+		   atomic_long_read(&gup_range_pinned_pages) << PAGE_SHIFT,
+		   atomic_long_read(&gup_range_maps),
+		   atomic_long_read(&gup_range_mapped_pages) << PAGE_SHIFT);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(gup_range_stats);
+
+static int __init gup_range_debugfs_init(void)
+{
+	struct dentry *dir = debugfs_create_dir("gup_range", NULL);
+
+	debugfs_create_file("stats", 0400, dir, NULL, &gup_range_stats_fops);
+	return 0;
+}
+late_initcall(gup_range_debugfs_init);

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Have the test driver misbehave, to see that the test machinery notices. */
+#include "gup_range_util.h"
+
+int main(int argc, char **argv)
+{
+	static const char * const names[] = {
+		[GUP_RANGE_EDU_PROVOKE_WARN]	= "warn",
+		[GUP_RANGE_EDU_PROVOKE_LOCKDEP]	= "lockdep",
+		[GUP_RANGE_EDU_PROVOKE_LEAK]	= "leak",
+		[GUP_RANGE_EDU_PROVOKE_STALE]	= "stale",
+		[GUP_RANGE_EDU_PROVOKE_HANG]	= "hang",
+	};
+	struct gup_range_edu_provoke req = { .size = sizeof(req) };
+	int fd = open(EDU_DEV, O_RDWR);
+	size_t i;
+	int ret;
+
+	for (i = 0; argc == 2 && i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(argv[1], names[i]))
+			continue;
+		req.what = i;
+		ret = edu_ioctl(fd, GUP_RANGE_EDU_PROVOKE, &req);
+		if (ret)
+			fprintf(stderr, "%s: %s\n", EDU_DEV, strerror(-ret));
+		return !!ret;
+	}
+	fprintf(stderr, "usage: %s warn|lockdep|leak|stale|hang\n", argv[0]);
+	return 2;
+}

@@ -1,0 +1,2068 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * gup_range_dma_map() and hmm_range_dma_map() through a device that really reads
+ * and writes: QEMU's edu with drivers/misc/gup_range_edu.c. The IOMMU, if any,
+ * is that of the boot. After each test the oracles of oracles_check() hold.
+ */
+#define _GNU_SOURCE
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "../kselftest_harness.h"
+#include "../../../../lib/test_hmm_uapi.h"
+#include "gup_range_util.h"
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+#ifndef __NR_memfd_secret
+#define __NR_memfd_secret 447
+#endif
+
+#define PINNED		0
+#define MIRROR		GUP_RANGE_EDU_MAP_MIRROR
+#define WRITE		GUP_RANGE_EDU_MAP_WRITE
+#define ONLY		GUP_RANGE_EDU_MAP_ONLY
+#define DMA_WRITE	GUP_RANGE_EDU_DMA_WRITE
+#define NOFAULT		GUP_RANGE_EDU_DMA_NOFAULT
+
+#define TRACING		"/sys/kernel/tracing/"
+#define STATS		"/sys/kernel/debug/gup_range/stats"
+#define CHUNK		512	/* bytes of one DMA, where the number is free */
+
+/* ------------------------------------------------------------------ oracles */
+
+struct oracles {
+	long pins;		/* acquired - released */
+	long swiotlb;
+	int kmsg;
+	bool faults_expected;
+};
+
+static long pins_now(void)
+{
+	/* Per-CPU differences are folded by this. */
+	write_file("/proc/sys/vm/stat_refresh", "1");
+	return file_number("/proc/vmstat", "nr_foll_pin_acquired") -
+	       file_number("/proc/vmstat", "nr_foll_pin_released");
+}
+
+static void oracles_begin(struct oracles *o)
+{
+	memset(o, 0, sizeof(*o));
+	o->pins = pins_now();
+	o->swiotlb = file_long("/sys/kernel/debug/swiotlb/io_tlb_used");
+	o->kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	lseek(o->kmsg, 0, SEEK_END);
+	write_file(TRACING "trace", "");
+	write_file(TRACING "events/iommu/map/enable", "1");
+	write_file(TRACING "events/iommu/unmap/enable", "1");
+}
+
+/* Bytes that the IOMMU mapped since oracles_begin() minus those it unmapped. */
+static long long iommu_balance(void)
+{
+	FILE *f = fopen(TRACING "trace", "r");
+	long long bytes = 0;
+	char line[512], *p;
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		p = strstr(line, "unmapped_size=");
+		if (p)
+			bytes -= strtoull(p + 14, NULL, 10);
+		else if (strstr(line, " map: IOMMU") &&
+			 (p = strstr(line, " size=")))
+			bytes += strtoull(p + 6, NULL, 10);
+	}
+	fclose(f);
+	return bytes;
+}
+
+/* IOMMU faults in the log since oracles_begin(). */
+static int iommu_faults(int kmsg)
+{
+	char line[1024];
+	int faults = 0;
+	ssize_t n;
+
+	while ((n = read(kmsg, line, sizeof(line) - 1)) > 0 ||
+	       (n < 0 && errno == EPIPE)) {
+		if (n < 0)
+			continue;
+		line[n] = 0;
+		faults += strstr(line, "[DMA ") && strstr(line, "fault");
+		faults += strstr(line, "virtio_iommu") &&
+			  strstr(line, "page fault");
+	}
+	return faults;
+}
+
+/* Everything is as it was before the test. */
+static void oracles_check(struct __test_metadata *_metadata, struct oracles *o)
+{
+	int faults;
+
+	write_file(TRACING "events/iommu/map/enable", "0");
+	write_file(TRACING "events/iommu/unmap/enable", "0");
+	EXPECT_EQ(0, file_number(STATS, "pins"));
+	EXPECT_EQ(0, file_number(STATS, "pinned_bytes"));
+	EXPECT_EQ(0, file_number(STATS, "maps"));
+	EXPECT_EQ(0, file_number(STATS, "mapped_bytes"));
+	EXPECT_EQ(o->pins, pins_now());
+	EXPECT_EQ(0, file_number("/proc/self/status", "VmPin"));
+	EXPECT_EQ(0, file_number("/proc/self/status", "VmLck"));
+	EXPECT_EQ(o->swiotlb,
+		  file_long("/sys/kernel/debug/swiotlb/io_tlb_used"));
+	EXPECT_EQ(0, iommu_balance());
+	EXPECT_EQ(0, file_long("/proc/sys/kernel/tainted"));
+	if (access("/proc/lockdep_stats", R_OK) == 0)
+		EXPECT_EQ(1, file_number("/proc/lockdep_stats",
+					 " debug_locks"));
+	if (o->faults_expected)
+		usleep(50000);
+	faults = iommu_faults(o->kmsg);
+	if (!o->faults_expected)
+		EXPECT_EQ(0, faults);
+	close(o->kmsg);
+}
+
+static bool boot_has(const char *what)
+{
+	static char cmdline[4096];
+
+	read_file("/proc/cmdline", cmdline, sizeof(cmdline));
+	return strstr(cmdline, what);
+}
+
+static bool bounces(void)
+{
+	return boot_has("swiotlb=force");
+}
+
+/* Mirrored mode has no moment at which a bounce buffer could be copied. */
+#define SKIP_MIRROR_ON_SWIOTLB(flags)					\
+	if ((flags) & MIRROR && bounces())				\
+		SKIP(return, "mirrored mode is refused with swiotlb=force")
+
+#define SKIP_UNPROTECTED(fd)						\
+	if (!edu_protected(fd))						\
+		SKIP(return, "no IOMMU stops this device")
+
+/* ---------------------------------------------------- kinds of memory x mode */
+
+FIXTURE(range)
+{
+	struct oracles o;
+	int fd;
+	unsigned char *p;
+	size_t len;
+	unsigned char buf[CHUNK];
+	unsigned char back[CHUNK];
+};
+
+FIXTURE_VARIANT(range)
+{
+	unsigned int mode;
+	enum mem_kind kind;
+};
+
+#define RANGE_VARIANT(name, kind_)					\
+FIXTURE_VARIANT_ADD(range, pinned_##name)				\
+{ .mode = PINNED, .kind = kind_ };					\
+FIXTURE_VARIANT_ADD(range, mirrored_##name)				\
+{ .mode = MIRROR, .kind = kind_ }
+
+RANGE_VARIANT(4k, MEM_4K);
+RANGE_VARIANT(thp, MEM_THP);
+RANGE_VARIANT(hugetlb, MEM_HUGETLB);
+RANGE_VARIANT(shmem, MEM_SHMEM);
+RANGE_VARIANT(memfd, MEM_MEMFD);
+RANGE_VARIANT(private_file, MEM_PRIVATE_FILE);
+RANGE_VARIANT(read_only, MEM_READONLY);
+RANGE_VARIANT(mixed, MEM_MIXED);
+
+FIXTURE_SETUP(range)
+{
+	size_t i;
+
+	oracles_begin(&self->o);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	self->len = mem_len(variant->kind);
+	self->p = mem_alloc(variant->kind, self->len);
+	ASSERT_NE(MAP_FAILED, self->p);
+	for (i = 0; i < CHUNK; i++)
+		self->buf[i] = ~mem_byte(i) ^ (i >> 3);
+}
+
+FIXTURE_TEARDOWN(range)
+{
+	close(self->fd);
+	munmap(self->p, self->len);
+	oracles_check(_metadata, &self->o);
+}
+
+/* The device reads what the CPU wrote: ends, page boundary, 2 MiB boundary. */
+TEST_F(range, device_reads)
+{
+	size_t at[] = { 1, PAGE - CHUNK / 2, self->len / 2 - CHUNK / 2,
+			self->len - CHUNK };
+	unsigned int i;
+	int h;
+
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	h = edu_map(self->fd, self->p, self->len, variant->mode);
+	ASSERT_GT(h, 0);
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, edu_dma(self->fd, h, at[i], self->back, CHUNK, 0));
+		EXPECT_EQ(0, memcmp(self->back, self->p + at[i], CHUNK));
+	}
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+/* The CPU reads what the device wrote, and nothing beside it has changed. */
+TEST_F(range, device_writes)
+{
+	size_t at[] = { PAGE - CHUNK / 2, self->len / 2 - CHUNK / 2,
+			self->len - CHUNK };
+	unsigned int i;
+	size_t n;
+	int h;
+
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
+	if (variant->kind == MEM_READONLY) {
+		EXPECT_EQ(variant->mode == MIRROR ? -EPERM : -EFAULT, h);
+		return;
+	}
+	ASSERT_GT(h, 0);
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, edu_dma(self->fd, h, at[i], self->buf, CHUNK,
+				     DMA_WRITE));
+		EXPECT_EQ(0, memcmp(self->buf, self->p + at[i], CHUNK));
+		for (n = 0; n < CHUNK; n++)
+			self->p[at[i] + n] = mem_byte(at[i] + n);
+	}
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+	for (n = 0; n < self->len; n++)
+		if (self->p[n] != mem_byte(n))
+			break;
+	EXPECT_EQ(self->len, n);
+}
+
+/* A write through a read-only mapping is stopped and changes nothing. */
+TEST_F(range, read_only_map_stops_write)
+{
+	int h, ret;
+
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	h = edu_map(self->fd, self->p, self->len, variant->mode);
+	ASSERT_GT(h, 0);
+	ret = edu_dma(self->fd, h, PAGE, self->buf, CHUNK, DMA_WRITE | NOFAULT);
+	if (edu_protected(self->fd)) {
+		EXPECT_EQ(0, ret);
+		self->o.faults_expected = true;
+	} else {
+		EXPECT_EQ(-EPERM, ret);
+	}
+	EXPECT_EQ(mem_byte(PAGE), self->p[PAGE]);
+	EXPECT_EQ(mem_byte(PAGE + CHUNK - 1), self->p[PAGE + CHUNK - 1]);
+	EXPECT_EQ(0, edu_dma(self->fd, h, PAGE, self->back, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(self->back, self->p + PAGE, CHUNK));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+/* After unmap the device neither writes nor reads what it could reach. */
+TEST_F(range, unmapped_address_is_dead)
+{
+	unsigned int write = variant->kind == MEM_READONLY ? 0 : WRITE;
+	uint64_t addr;
+	int h;
+
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	h = edu_map(self->fd, self->p, self->len, variant->mode | write);
+	ASSERT_GT(h, 0);
+	addr = edu_addr(self->fd, h, PAGE);
+	ASSERT_NE(NOT_MAPPED, addr);
+	ASSERT_EQ(0, edu_dma(self->fd, h, PAGE, self->back, CHUNK, 0));
+	ASSERT_EQ(0, edu_unmap(self->fd, h, self->len));
+	EXPECT_EQ(-ENOENT, edu_unmap(self->fd, h, self->len));
+	if (!edu_protected(self->fd)) {
+		EXPECT_EQ(-EPERM, edu_dma_raw(self->fd, addr, self->buf, CHUNK,
+					      DMA_WRITE));
+		return;
+	}
+	self->o.faults_expected = true;
+	EXPECT_EQ(0, edu_dma_raw(self->fd, addr, self->buf, CHUNK, DMA_WRITE));
+	EXPECT_EQ(mem_byte(PAGE), self->p[PAGE]);
+	memset(self->back, 0, CHUNK);
+	EXPECT_EQ(0, edu_dma_raw(self->fd, addr, self->back, CHUNK, 0));
+	EXPECT_NE(0, memcmp(self->back, self->p + PAGE, CHUNK));
+}
+
+/* First and last byte anywhere; what lies outside is not touched. */
+TEST_F(range, unaligned_ends)
+{
+	size_t off = PAGE - 3, len = self->len - 2 * PAGE + 5, n;
+	int h;
+
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	h = edu_map(self->fd, self->p + off, len, variant->mode |
+		    (variant->kind == MEM_READONLY ? 0 : WRITE));
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, edu_dma(self->fd, h, 0, self->back, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(self->back, self->p + off, CHUNK));
+	ASSERT_EQ(0, edu_dma(self->fd, h, len - 7, self->back, 7, 0));
+	EXPECT_EQ(0, memcmp(self->back, self->p + off + len - 7, 7));
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, len - 7, self->back, 8, 0));
+	/* The CPU goes on using the bytes beside the range. */
+	if (variant->kind != MEM_READONLY) {
+		self->p[off - 1] = 0x5a;
+		self->p[off + len] = 0xa5;
+	}
+	EXPECT_EQ(0, edu_unmap(self->fd, h, len));
+	if (variant->kind != MEM_READONLY) {
+		EXPECT_EQ(0x5a, self->p[off - 1]);
+		EXPECT_EQ(0xa5, self->p[off + len]);
+	}
+	for (n = off; n < off + len; n++)
+		if (self->p[n] != mem_byte(n))
+			break;
+	EXPECT_EQ(off + len, n);
+}
+
+/* Cost per run, and what the mapping looks like. */
+TEST_F(range, cost_and_shape)
+{
+	struct gup_range_edu_query q = {
+		.max_segment = PAGE,
+		.pgsz_bitmap = PAGE | HUGE,
+	};
+	bool prot = edu_protected(self->fd);
+	int h;
+
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	h = edu_map(self->fd, self->p, self->len, variant->mode);
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, edu_query(self->fd, h, 0, &q));
+	EXPECT_EQ(prot ? 1 : 0, q.syncs);
+	EXPECT_EQ(0, q.flushes);
+	EXPECT_EQ(0, q.retries);
+	EXPECT_GE(self->len / PAGE, q.links);
+	if (prot)
+		EXPECT_EQ(0, (q.addr ^ (uintptr_t)self->p) &
+			  ((mem_is_huge(variant->kind) ? HUGE : PAGE) - 1));
+	if (mem_is_huge(variant->kind) && !bounces())
+		EXPECT_GE(self->len / HUGE, q.links);
+	if (variant->mode == PINNED) {
+		EXPECT_EQ(self->len / PAGE, q.segs);
+		EXPECT_LE(q.runs, q.links);
+		if (prot) {
+			EXPECT_EQ(q.addr, q.contig);
+			EXPECT_EQ(q.runs, q.links);
+			EXPECT_EQ(self->len, q.avail);
+			EXPECT_EQ(mem_is_huge(variant->kind) ? HUGE : PAGE,
+				  q.pgsz & (HUGE | PAGE) & ~(q.pgsz - 1));
+		}
+		if (!bounces() && !boot_has("swiotlb"))
+			EXPECT_GE(q.runs * 16 + 2 * 4096, q.metadata);
+	} else {
+		EXPECT_GE((self->len / HUGE + 1) * 4096, q.metadata);
+	}
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+/* The same range again and again, two at once, in both orders. */
+TEST_F(range, several_mappings)
+{
+	int a, b, i;
+
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	for (i = 0; i < 2; i++) {
+		a = edu_map(self->fd, self->p, self->len, variant->mode);
+		b = edu_map(self->fd, self->p, self->len, variant->mode);
+		ASSERT_GT(a, 0);
+		ASSERT_GT(b, 0);
+		EXPECT_EQ(0, edu_unmap(self->fd, i ? a : b, self->len));
+		ASSERT_EQ(0, edu_dma(self->fd, i ? b : a, 0, self->back, CHUNK,
+				     0));
+		EXPECT_EQ(0, memcmp(self->back, self->p, CHUNK));
+		EXPECT_EQ(0, edu_unmap(self->fd, i ? b : a, self->len));
+	}
+}
+
+/* ------------------------------------------------------------- invalidation */
+
+FIXTURE(mirror)
+{
+	struct oracles o;
+	int fd;
+	int h;
+	unsigned char *p;
+	size_t len;
+	unsigned char buf[CHUNK];
+};
+
+FIXTURE_VARIANT(mirror)
+{
+	enum mem_kind kind;
+};
+
+FIXTURE_VARIANT_ADD(mirror, 4k) { .kind = MEM_4K };
+FIXTURE_VARIANT_ADD(mirror, thp) { .kind = MEM_THP };
+FIXTURE_VARIANT_ADD(mirror, hugetlb) { .kind = MEM_HUGETLB };
+FIXTURE_VARIANT_ADD(mirror, shmem) { .kind = MEM_SHMEM };
+
+FIXTURE_SETUP(mirror)
+{
+	oracles_begin(&self->o);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	SKIP_MIRROR_ON_SWIOTLB(MIRROR);
+	self->len = mem_len(variant->kind);
+	self->p = mem_alloc(variant->kind, self->len);
+	ASSERT_NE(MAP_FAILED, self->p);
+	memset(self->buf, 0xee, CHUNK);
+	self->h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE);
+	ASSERT_GT(self->h, 0);
+}
+
+FIXTURE_TEARDOWN(mirror)
+{
+	close(self->fd);
+	if (self->p)
+		munmap(self->p, self->len);
+	oracles_check(_metadata, &self->o);
+}
+
+/* The page that munmap() freed is out of reach, the others are not. */
+TEST_F(mirror, munmap)
+{
+	size_t cut = mem_is_huge(variant->kind) ? HUGE : PAGE;
+	uint64_t addr = edu_addr(self->fd, self->h, cut);
+
+	ASSERT_NE(NOT_MAPPED, addr);
+	ASSERT_EQ(0, munmap(self->p + cut, cut));
+	EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, self->h, cut));
+	EXPECT_EQ(-EFAULT, edu_dma(self->fd, self->h, cut, self->buf, CHUNK,
+				   DMA_WRITE | NOFAULT));
+	EXPECT_EQ(-EFAULT, edu_dma(self->fd, self->h, cut, self->buf, CHUNK,
+				   DMA_WRITE));
+	EXPECT_EQ(0, edu_dma(self->fd, self->h, 0, self->buf, CHUNK,
+			     DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p, self->buf, CHUNK));
+}
+
+/* New memory at the same address: an old DMA address does not reach it. */
+TEST_F(mirror, reused_address)
+{
+	size_t cut = mem_is_huge(variant->kind) ? HUGE : PAGE;
+	uint64_t addr = edu_addr(self->fd, self->h, 0);
+
+	SKIP_UNPROTECTED(self->fd);
+	ASSERT_EQ(0, edu_dma(self->fd, self->h, 0, self->buf, CHUNK, DMA_WRITE));
+	ASSERT_NE(MAP_FAILED, mmap(self->p, cut, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+				   0));
+	memset(self->p, 0x33, cut);
+	self->o.faults_expected = true;
+	EXPECT_EQ(0, edu_dma_raw(self->fd, addr, self->buf, CHUNK, DMA_WRITE));
+	EXPECT_EQ(0x33, self->p[0]);
+	EXPECT_EQ(0x33, self->p[CHUNK - 1]);
+	EXPECT_EQ(0, edu_dma(self->fd, self->h, 0, self->buf, CHUNK, DMA_WRITE));
+	EXPECT_EQ(0xee, self->p[0]);
+}
+
+TEST_F(mirror, madvise_dontneed)
+{
+	size_t cut = mem_is_huge(variant->kind) ? HUGE : PAGE;
+	int advice = variant->kind == MEM_SHMEM ? MADV_REMOVE : MADV_DONTNEED;
+
+	ASSERT_EQ(0, madvise(self->p + cut, cut, advice));
+	EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, self->h, cut));
+	EXPECT_EQ(0, self->p[cut]);
+	/* A device page fault brings in the new page. */
+	EXPECT_EQ(0, edu_dma(self->fd, self->h, cut, self->buf, CHUNK,
+			     DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p + cut, self->buf, CHUNK));
+	EXPECT_EQ(0, self->p[cut + CHUNK]);
+}
+
+TEST_F(mirror, mprotect)
+{
+	size_t cut = mem_is_huge(variant->kind) ? HUGE : PAGE;
+
+	ASSERT_EQ(0, mprotect(self->p + cut, cut, PROT_READ));
+	EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, self->h, cut));
+	EXPECT_EQ(-EPERM, edu_fault(self->fd, self->h, cut, PAGE, true));
+	EXPECT_EQ(0, edu_fault(self->fd, self->h, cut, PAGE, false));
+	if (edu_protected(self->fd)) {
+		self->o.faults_expected = true;
+		EXPECT_EQ(0, edu_dma(self->fd, self->h, cut, self->buf, CHUNK,
+				     DMA_WRITE | NOFAULT));
+	}
+	EXPECT_EQ(mem_byte(cut), self->p[cut]);
+	ASSERT_EQ(0, mprotect(self->p + cut, cut, PROT_NONE));
+	EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, self->h, cut));
+	EXPECT_EQ(-EFAULT, edu_fault(self->fd, self->h, cut, PAGE, false));
+}
+
+TEST_F(mirror, mremap)
+{
+	size_t cut = mem_is_huge(variant->kind) ? HUGE : PAGE;
+	unsigned char *to = mem_reserve(cut, HUGE);
+
+	ASSERT_NE(MAP_FAILED, to);
+	ASSERT_EQ(to, mremap(self->p + cut, cut, cut,
+			     MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, self->h, cut));
+	EXPECT_EQ(-EFAULT, edu_dma(self->fd, self->h, cut, self->buf, CHUNK,
+				   DMA_WRITE));
+	EXPECT_EQ(mem_byte(cut), to[0]);
+	munmap(to, cut);
+}
+
+/* The device goes on with the parent's page, whoever writes first. */
+TEST_F(mirror, fork_and_cow)
+{
+	unsigned char back[CHUNK];
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid) {
+		sleep(1);
+		_exit(self->p[0] == mem_byte(0) ||
+		      variant->kind == MEM_SHMEM ? 0 : 1);
+	}
+	self->p[1] = 0x77;
+	ASSERT_EQ(0, edu_dma(self->fd, self->h, 0, back, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(self->p, back, CHUNK));
+	ASSERT_EQ(0, edu_dma(self->fd, self->h, 0, self->buf, CHUNK,
+			     DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p, self->buf, CHUNK));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+/* Part of what was linked at once: at least the part goes, never less. */
+TEST_F(mirror, partial_unmap)
+{
+	size_t off = self->len / 2 + PAGE, len = 3 * PAGE;
+	uintptr_t start, end, va = (uintptr_t)self->p;
+	struct gup_range_edu_query q = {};
+	size_t i;
+
+	ASSERT_EQ(0, edu_unmap_part(self->fd, self->h, off, len, &start, &end));
+	EXPECT_LE(start, va + off);
+	EXPECT_GE(end, va + off + len);
+	for (i = 0; i < self->len; i += PAGE) {
+		bool gone = va + i >= start && va + i < end;
+
+		EXPECT_EQ(gone, edu_addr(self->fd, self->h, i) == NOT_MAPPED);
+	}
+	ASSERT_EQ(0, edu_query(self->fd, self->h, 0, &q));
+	EXPECT_EQ(edu_protected(self->fd) ? 1 : 0, q.flushes);
+	/* Nothing mapped there any more: nothing to do. */
+	EXPECT_EQ(0, edu_unmap_part(self->fd, self->h, off, len, &start, &end));
+	EXPECT_EQ(0, edu_dma(self->fd, self->h, off, self->buf, CHUNK,
+			     DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p + off, self->buf, CHUNK));
+}
+
+/* Every 4K of 2 MiB in turn is invalidated; the device reads on correctly. */
+TEST_F(mirror, each_page_in_turn)
+{
+	size_t i, span = self->len < HUGE ? self->len : HUGE;
+	unsigned char back[64];
+
+	for (i = 0; i < span; i += PAGE) {
+		ASSERT_EQ(0, edu_unmap_part(self->fd, self->h, i, PAGE, NULL,
+					    NULL));
+		ASSERT_EQ(NOT_MAPPED, edu_addr(self->fd, self->h, i));
+		ASSERT_EQ(0, edu_fault(self->fd, self->h, i, PAGE, true));
+		ASSERT_NE(NOT_MAPPED, edu_addr(self->fd, self->h, i));
+	}
+	ASSERT_EQ(0, edu_fault(self->fd, self->h, 0, self->len, true));
+	for (i = 0; i < self->len; i += self->len / 4) {
+		ASSERT_EQ(0, edu_dma(self->fd, self->h, i, back, 64, 0));
+		EXPECT_EQ(0, memcmp(self->p + i, back, 64));
+	}
+}
+
+/* Mapped for reading, then asked for writing: the rights grow, once. */
+TEST_F(mirror, read_then_write)
+{
+	uint64_t before, after;
+	size_t i;
+
+	ASSERT_EQ(0, edu_unmap(self->fd, self->h, self->len));
+	self->h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
+	ASSERT_GT(self->h, 0);
+	ASSERT_EQ(0, edu_fault(self->fd, self->h, 0, self->len, false));
+	before = edu_addr(self->fd, self->h, PAGE);
+	if (edu_protected(self->fd)) {
+		self->o.faults_expected = true;
+		ASSERT_EQ(0, edu_dma(self->fd, self->h, PAGE, self->buf, CHUNK,
+				     DMA_WRITE | NOFAULT));
+		EXPECT_EQ(mem_byte(PAGE), self->p[PAGE]);
+	}
+	ASSERT_EQ(0, edu_dma(self->fd, self->h, PAGE, self->buf, CHUNK,
+			     DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p + PAGE, self->buf, CHUNK));
+	after = edu_addr(self->fd, self->h, PAGE);
+	EXPECT_EQ(before, after);
+	/* Its neighbours are still mapped, and still read-only. */
+	for (i = 0; i < self->len; i += PAGE)
+		EXPECT_NE(NOT_MAPPED, edu_addr(self->fd, self->h, i));
+	if (edu_protected(self->fd)) {
+		ASSERT_EQ(0, edu_dma(self->fd, self->h, 2 * PAGE, self->buf,
+				     CHUNK, DMA_WRITE | NOFAULT));
+		EXPECT_EQ(mem_byte(2 * PAGE), self->p[2 * PAGE]);
+	}
+}
+
+/* A THP is split, or collapsed, under the mapping. */
+TEST_F(mirror, thp_split_and_collapse)
+{
+	if (variant->kind != MEM_THP)
+		SKIP(return, "only for THP");
+	ASSERT_EQ(0, madvise(self->p + 5 * PAGE, PAGE, MADV_DONTNEED));
+	EXPECT_EQ(0, edu_dma(self->fd, self->h, 6 * PAGE - CHUNK / 2, self->buf,
+			     CHUNK, DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p + 6 * PAGE - CHUNK / 2, self->buf, CHUNK));
+	ASSERT_EQ(0, madvise(self->p, HUGE, MADV_COLLAPSE));
+	EXPECT_EQ(0, memcmp(self->p + 6 * PAGE - CHUNK / 2, self->buf, CHUNK));
+	EXPECT_EQ(0, edu_dma(self->fd, self->h, 9 * PAGE, self->buf, CHUNK,
+			     DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p + 9 * PAGE, self->buf, CHUNK));
+}
+
+struct writer {
+	int fd, h;
+	size_t offset, span;
+	unsigned int flags;
+	volatile bool stop;
+	int dmas, errors;
+	pthread_t thread;
+};
+
+static void *writer_run(void *arg)
+{
+	struct writer *w = arg;
+	unsigned char buf[CHUNK];
+	size_t at = 0;
+	int ret;
+
+	memset(buf, 0xdd, CHUNK);
+	while (!w->stop) {
+		ret = edu_dma(w->fd, w->h, w->offset + at, buf, CHUNK, w->flags);
+		if (ret && ret != -EFAULT && ret != -EBUSY)
+			w->errors++;
+		w->dmas++;
+		at = (at + PAGE) % w->span;
+	}
+	return NULL;
+}
+
+/*
+ * The device writes without end while the CPU takes the pages away and uses them
+ * for other things: no canary is ever hit.
+ */
+TEST_F(mirror, canaries)
+{
+	size_t span = 8 * PAGE, i;
+	struct writer w = {
+		.fd = self->fd, .h = self->h, .span = span, .flags = DMA_WRITE,
+	};
+	unsigned char *other;
+	int round;
+
+	if (variant->kind == MEM_HUGETLB)
+		SKIP(return, "needs memory that is freed in small pages");
+	self->o.faults_expected = true;
+	ASSERT_EQ(0, pthread_create(&w.thread, NULL, writer_run, &w));
+	for (round = 0; round < 12; round++) {
+		usleep(70000 + round * 9000);
+		madvise(self->p, span, variant->kind == MEM_SHMEM ?
+			MADV_REMOVE : MADV_DONTNEED);
+		other = mmap(NULL, span, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		ASSERT_NE(MAP_FAILED, other);
+		memset(other, 0x44, span);
+		usleep(110000);
+		for (i = 0; i < span; i++)
+			if (other[i] != 0x44)
+				break;
+		EXPECT_EQ(span, i);
+		munmap(other, span);
+	}
+	w.stop = true;
+	pthread_join(w.thread, NULL);
+	EXPECT_EQ(0, w.errors);
+	EXPECT_LT(3, w.dmas);
+}
+
+/* ------------------------------------------------------------- pinned memory */
+
+FIXTURE(pinned)
+{
+	struct oracles o;
+	int fd;
+	unsigned char *p;
+	size_t len;
+	unsigned char buf[CHUNK];
+};
+
+FIXTURE_SETUP(pinned)
+{
+	oracles_begin(&self->o);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	self->len = 64 * PAGE;
+	self->p = mem_alloc(MEM_4K, self->len);
+	ASSERT_NE(MAP_FAILED, self->p);
+	memset(self->buf, 0xee, CHUNK);
+}
+
+FIXTURE_TEARDOWN(pinned)
+{
+	close(self->fd);
+	munmap(self->p, self->len);
+	oracles_check(_metadata, &self->o);
+}
+
+TEST_F(pinned, fork_and_cow)
+{
+	int h = edu_map(self->fd, self->p, self->len, WRITE);
+	int status;
+	pid_t pid;
+
+	ASSERT_GT(h, 0);
+	pid = fork();
+	if (!pid) {
+		/* Pinned pages are copied at fork: the child has its own. */
+		sleep(1);
+		_exit(self->p[0] == mem_byte(0) ? 0 : 1);
+	}
+	self->p[1] = 0x77;
+	ASSERT_EQ(0, edu_dma(self->fd, h, 0, self->buf, CHUNK, DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->p, self->buf, CHUNK));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+/* The pages stay the device's after munmap(), and go with the handle. */
+TEST_F(pinned, survives_munmap)
+{
+	int h = edu_map(self->fd, self->p, self->len, WRITE);
+	unsigned char back[CHUNK];
+
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, munmap(self->p, self->len));
+	ASSERT_EQ(0, edu_dma(self->fd, h, PAGE, self->buf, CHUNK, DMA_WRITE));
+	ASSERT_EQ(0, edu_dma(self->fd, h, PAGE, back, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(self->buf, back, CHUNK));
+	EXPECT_EQ((long)self->len, file_number(STATS, "pinned_bytes"));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+TEST_F(pinned, only_whole)
+{
+	int h = edu_map(self->fd, self->p, self->len, WRITE);
+
+	ASSERT_GT(h, 0);
+	EXPECT_EQ(-EINVAL, edu_unmap_part(self->fd, h, PAGE, PAGE, NULL, NULL));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+/* Pin without map: the runs are there, DMA addresses are not. */
+TEST_F(pinned, pin_only)
+{
+	struct gup_range_edu_query q = {};
+	int h = edu_map(self->fd, self->p, self->len, WRITE | ONLY);
+
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, edu_query(self->fd, h, 0, &q));
+	EXPECT_LE(1, q.runs);
+	EXPECT_GE(64, q.runs);
+	EXPECT_EQ(NOT_MAPPED, q.addr);
+	EXPECT_EQ(0, q.links);
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, 0, self->buf, CHUNK, 0));
+	EXPECT_EQ(0, file_number(STATS, "maps"));
+	EXPECT_EQ(1, file_number(STATS, "pins"));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+static long vm_kb(const char *key)
+{
+	return file_number("/proc/self/status", key);
+}
+
+TEST_F(pinned, accounting_none)
+{
+	int h = edu_map_acct(self->fd, self->p, self->len, 0, ACCT_NONE);
+
+	ASSERT_GT(h, 0);
+	EXPECT_EQ(0, vm_kb("VmPin"));
+	EXPECT_EQ(0, vm_kb("VmLck"));
+}
+
+TEST_F(pinned, accounting_pinned_vm)
+{
+	int h = edu_map_acct(self->fd, self->p + 1, self->len - 2, 0,
+			     ACCT_PINNED_VM);
+
+	ASSERT_GT(h, 0);
+	EXPECT_EQ((long)self->len / 1024, vm_kb("VmPin"));
+	EXPECT_EQ(0, vm_kb("VmLck"));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len - 2));
+	EXPECT_EQ(0, vm_kb("VmPin"));
+}
+
+TEST_F(pinned, accounting_locked_vm)
+{
+	int h = edu_map_acct(self->fd, self->p, self->len, 0, ACCT_LOCKED_VM);
+
+	ASSERT_GT(h, 0);
+	EXPECT_EQ(0, vm_kb("VmPin"));
+	EXPECT_EQ((long)self->len / 1024, vm_kb("VmLck"));
+}
+
+/* At the limit it succeeds, again and again; one page over it does not. */
+static void at_the_limit(struct __test_metadata *_metadata, int fd,
+			 unsigned char *p, size_t len, unsigned int acct)
+{
+	struct rlimit limit = { len, len };
+	int h, i, status, fails = 0;
+	pid_t pid = fork();
+
+	if (!pid) {
+		setrlimit(RLIMIT_MEMLOCK, &limit);
+		/* Not root any more: root has CAP_IPC_LOCK. */
+		if (setresuid(4711, 4711, 4711))
+			_exit(100);
+		for (i = 0; i < 3; i++) {
+			h = edu_map_acct(fd, p, len, 0, acct);
+			fails += h <= 0;
+			fails += edu_map_acct(fd, p, PAGE, 0, acct) != -ENOMEM;
+			fails += edu_unmap(fd, h, len) != 0;
+			fails += edu_map_acct(fd, p, len + 1, 0, acct) !=
+				 -ENOMEM;
+		}
+		_exit(fails);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+TEST_F(pinned, limit_pinned_vm)
+{
+	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, ACCT_PINNED_VM);
+}
+
+TEST_F(pinned, limit_locked_vm)
+{
+	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, ACCT_LOCKED_VM);
+}
+
+TEST_F(pinned, limit_user)
+{
+	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, ACCT_USER);
+}
+
+/* Whoever releases: the one who pinned is uncharged. */
+TEST_F(pinned, released_by_another_process)
+{
+	int fds[2], h, status, fd;
+	char c;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(fds));
+	fd = open(EDU_DEV, O_RDWR);
+	h = edu_map_acct(fd, self->p, self->len, 0, ACCT_PINNED_VM);
+	ASSERT_GT(h, 0);
+	pid = fork();
+	if (!pid) {
+		/* Holds the last reference to the file. */
+		close(fds[1]);
+		c = read(fds[0], &c, 1);
+		close(fd);
+		_exit(vm_kb("VmPin") != 0);
+	}
+	close(fd);
+	EXPECT_EQ((long)self->len / 1024, vm_kb("VmPin"));
+	close(fds[0]);
+	close(fds[1]);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, vm_kb("VmPin"));
+}
+
+/* A process that dies leaves nothing behind, in any mode. */
+TEST_F(pinned, process_exit_cleans)
+{
+	static const unsigned int modes[] = { WRITE, WRITE | ONLY,
+					      MIRROR | WRITE };
+	unsigned int i;
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid) {
+		int fd = open(EDU_DEV, O_RDWR);
+
+		for (i = 0; i < 3; i++)
+			if (!(modes[i] & MIRROR && bounces()) &&
+			    edu_map(fd, self->p, self->len, modes[i]) <= 0)
+				_exit(1);
+		kill(getpid(), SIGKILL);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+}
+
+/* exec() gives the address space back while the file lives on elsewhere. */
+TEST_F(pinned, exec_with_mappings)
+{
+	int status, fd = open(EDU_DEV, O_RDWR);
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (edu_map_acct(fd, self->p, self->len, WRITE,
+				 ACCT_PINNED_VM) <= 0)
+			_exit(1);
+		if (!bounces() &&
+		    edu_map(fd, self->p, self->len, MIRROR | WRITE) <= 0)
+			_exit(2);
+		execl("/bin/busybox", "true", NULL);
+		_exit(3);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(1, file_number(STATS, "pins"));
+	close(fd);
+}
+
+/* A large one is ended by a signal, and leaves nothing. */
+TEST_F(pinned, sigkill_mid_map)
+{
+	size_t len = 96UL << 20;
+	int status;
+	pid_t pid;
+	void *p;
+
+	pid = fork();
+	if (!pid) {
+		p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		madvise(p, len, MADV_NOHUGEPAGE);
+		edu_map(self->fd, p, len, WRITE);
+		pause();
+		_exit(1);
+	}
+	usleep(150000);
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	close(self->fd);
+	self->fd = open(EDU_DEV, O_RDWR);
+}
+
+/* Pages the device wrote are dirty for the file, those it read are not. */
+TEST_F(pinned, dirty)
+{
+	unsigned int mode, i;
+	unsigned char back[CHUNK];
+
+	for (mode = 0; mode < 2; mode++) {
+		int memfd = mem_memfd(4 * PAGE);
+		unsigned char *m = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE,
+					MAP_SHARED, memfd, 0);
+		int h;
+
+		if (mode && bounces())
+			break;
+		memset(m, 1, 4 * PAGE);
+		h = edu_map(self->fd, m, 4 * PAGE,
+			    (mode ? MIRROR : PINNED) | WRITE);
+		ASSERT_GT(h, 0);
+		ASSERT_EQ(0, edu_dma(self->fd, h, 100, self->buf, CHUNK,
+				     DMA_WRITE));
+		ASSERT_EQ(0, edu_unmap(self->fd, h, 4 * PAGE));
+		munmap(m, 4 * PAGE);
+		ASSERT_EQ(CHUNK, pread(memfd, back, CHUNK, 100));
+		for (i = 0; i < CHUNK; i++)
+			if (back[i] != 0xee)
+				break;
+		EXPECT_EQ(CHUNK, i);
+		close(memfd);
+	}
+}
+
+/* ------------------------------------------------------- lazy and strict mode */
+
+FIXTURE(race)
+{
+	struct oracles o;
+	int fd;
+	unsigned char *p;
+};
+
+FIXTURE_SETUP(race)
+{
+	oracles_begin(&self->o);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	self->p = mem_alloc(MEM_4K, 4 * PAGE);
+	ASSERT_NE(MAP_FAILED, self->p);
+}
+
+FIXTURE_TEARDOWN(race)
+{
+	close(self->fd);
+	munmap(self->p, 4 * PAGE);
+	oracles_check(_metadata, &self->o);
+}
+
+/* -errno, or in how many of the tries that were in time the page was written. */
+static int race(int fd, void *p, unsigned int mode, int tries, int *in_time)
+{
+	int i, ret, changed = 0;
+
+	*in_time = 0;
+	for (i = 0; i < tries; i++) {
+		struct gup_range_edu_race req = {
+			.size = sizeof(req),
+			.mode = mode,
+			.va = (uintptr_t)p,
+		};
+
+		ret = edu_ioctl(fd, GUP_RANGE_EDU_RACE, &req);
+		if (ret)
+			return ret;
+		*in_time += req.in_time;
+		changed += req.in_time && req.changed;
+	}
+	return changed;
+}
+
+/* The lab can see it: dma_unmap_phys() in lazy mode lets a late DMA through. */
+TEST_F(race, dma_api_lazy_lets_through)
+{
+	int in_time, changed;
+
+	SKIP_UNPROTECTED(self->fd);
+	self->o.faults_expected = true;
+	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_DMA_API, 6,
+		       &in_time);
+	ASSERT_GE(changed, 0);
+	ASSERT_LT(0, in_time);
+	if (boot_has("iommu.strict=0")) {
+		EXPECT_LT(0, changed);
+	} else if (boot_has("iommu.strict=1")) {
+		EXPECT_EQ(0, changed);
+	}
+}
+
+TEST_F(race, pinned_unmap_is_final)
+{
+	int in_time, changed;
+
+	SKIP_UNPROTECTED(self->fd);
+	self->o.faults_expected = true;
+	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_PINNED, 6,
+		       &in_time);
+	EXPECT_EQ(0, changed);
+	EXPECT_LT(0, in_time);
+}
+
+TEST_F(race, invalidation_is_final)
+{
+	int in_time, changed;
+
+	SKIP_UNPROTECTED(self->fd);
+	self->o.faults_expected = true;
+	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_MIRRORED, 6,
+		       &in_time);
+	EXPECT_EQ(0, changed);
+	EXPECT_LT(0, in_time);
+}
+
+/* ------------------------------------------------------------ the uapi itself */
+
+FIXTURE(input)
+{
+	struct oracles o;
+	int fd;
+	unsigned char *p;
+	size_t len;
+	struct gup_range_edu_map req;
+	unsigned char buf[CHUNK];
+};
+
+FIXTURE_VARIANT(input)
+{
+	unsigned int mode;
+};
+
+FIXTURE_VARIANT_ADD(input, pinned) { .mode = PINNED };
+FIXTURE_VARIANT_ADD(input, mirrored) { .mode = MIRROR };
+
+FIXTURE_SETUP(input)
+{
+	oracles_begin(&self->o);
+	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	self->len = 8 * PAGE;
+	self->p = mem_alloc(MEM_4K, self->len);
+	ASSERT_NE(MAP_FAILED, self->p);
+	self->req = (struct gup_range_edu_map){
+		.size = sizeof(self->req),
+		.flags = variant->mode,
+		.va = (uintptr_t)self->p,
+		.len = self->len,
+		.granule = PAGE,
+	};
+}
+
+FIXTURE_TEARDOWN(input)
+{
+	if (self->fd > 0)
+		close(self->fd);
+	if (self->p)
+		munmap(self->p, self->len);
+	oracles_check(_metadata, &self->o);
+}
+
+#define MAP_REQ() edu_ioctl(self->fd, GUP_RANGE_EDU_MAP, &self->req)
+
+TEST_F(input, length_zero)
+{
+	self->req.len = 0;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+}
+
+TEST_F(input, length_wraps)
+{
+	self->req.len = -self->req.va + 1;
+	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+	self->req.len = UINT64_MAX;
+	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+}
+
+TEST_F(input, length_bit_63)
+{
+	int ret;
+
+	/* Does not wrap, but ends far beyond any user address. */
+	self->req.len |= 1ULL << 63;
+	ret = MAP_REQ();
+	EXPECT_TRUE(ret == -EFAULT || (variant->mode && ret == -ENOMEM));
+}
+
+TEST_F(input, last_page_of_the_address_space)
+{
+	self->req.va = -PAGE;
+	self->req.len = PAGE - 1;
+	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+	self->req.len = PAGE;
+	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+}
+
+TEST_F(input, kernel_address)
+{
+	self->req.va = 0xffff888000000000;
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+}
+
+TEST_F(input, non_canonical_address)
+{
+	self->req.va = 0x8000000000000000;
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+}
+
+TEST_F(input, tagged_address)
+{
+	/* No tags without LAM being asked for: just another bad address. */
+	self->req.va |= 0x3fULL << 57;
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+}
+
+TEST_F(input, null_address)
+{
+	self->req.va = 0;
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+}
+
+TEST_F(input, more_pages_than_uint_max)
+{
+	int ret;
+
+	self->req.va = PAGE;
+	self->req.len = (1ULL << 32) * PAGE + PAGE;
+	ret = MAP_REQ();
+	/* Too much IOVA space for some IOMMUs; else nothing is mapped there. */
+	EXPECT_TRUE(ret == -EFAULT || (variant->mode && ret == -ENOMEM));
+}
+
+TEST_F(input, one_byte_off_at_both_ends)
+{
+	int start, end, h;
+
+	for (start = -1; start <= 1; start++) {
+		for (end = -1; end <= 1; end++) {
+			size_t len = 2 * PAGE + end - start;
+
+			h = edu_map(self->fd, self->p + 2 * PAGE + start, len,
+				    variant->mode);
+			ASSERT_GT(h, 0);
+			EXPECT_EQ(0, edu_unmap(self->fd, h, len));
+		}
+	}
+}
+
+TEST_F(input, unknown_flags)
+{
+	self->req.flags |= 1 << 3;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+	self->req.flags = 1U << 31;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+}
+
+TEST_F(input, reserved_fields)
+{
+	self->req.reserved = 1;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+	self->req.reserved = 0;
+	self->req.reserved2 = 1;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+	self->req.reserved2 = 0;
+	self->req.handle = 1;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+}
+
+TEST_F(input, unknown_accounting)
+{
+	self->req.acct = 4;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+}
+
+TEST_F(input, short_struct)
+{
+	self->req.size = sizeof(self->req) - 1;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+	self->req.size = 0;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+}
+
+TEST_F(input, long_struct)
+{
+	struct {
+		struct gup_range_edu_map req;
+		uint64_t more;
+	} big = { .req = self->req };
+
+	big.req.size = sizeof(big);
+	EXPECT_EQ(0, edu_ioctl(self->fd, GUP_RANGE_EDU_MAP, &big));
+	EXPECT_EQ(0, edu_unmap(self->fd, big.req.handle, self->len));
+	big.req = self->req;
+	big.req.size = sizeof(big);
+	big.more = 1;
+	EXPECT_EQ(-E2BIG, edu_ioctl(self->fd, GUP_RANGE_EDU_MAP, &big));
+	big.req.size = 1 << 20;
+	EXPECT_EQ(-EINVAL, edu_ioctl(self->fd, GUP_RANGE_EDU_MAP, &big));
+}
+
+/* The result cannot be stored: the handle must not exist. */
+TEST_F(input, bad_result_pointer)
+{
+	struct gup_range_edu_map *req = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+					     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	*req = self->req;
+	mprotect(req, PAGE, PROT_READ);
+	EXPECT_EQ(-EFAULT, edu_ioctl(self->fd, GUP_RANGE_EDU_MAP, req));
+	EXPECT_EQ(-EFAULT, edu_ioctl(self->fd, GUP_RANGE_EDU_MAP, NULL));
+	EXPECT_EQ(0, file_number(STATS, "maps"));
+	EXPECT_EQ(0, file_number(STATS, "pins"));
+	munmap(req, PAGE);
+}
+
+TEST_F(input, unknown_ioctl)
+{
+	EXPECT_EQ(-ENOTTY, edu_ioctl(self->fd, _IO('g', 99), NULL));
+}
+
+TEST_F(input, granule)
+{
+	self->req.granule = 0;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+	self->req.granule = 3 * PAGE;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+	/* Larger than the range. */
+	self->req.granule = 16 * PAGE;
+	EXPECT_EQ(-EINVAL, MAP_REQ());
+	self->req.granule = 512;
+	EXPECT_EQ(0, MAP_REQ());
+}
+
+/* A device with pages of 16K: contiguous in units of it, or refused. */
+TEST_F(input, granule_larger_than_page)
+{
+	int ret;
+
+	self->req.granule = 4 * PAGE;
+	ret = MAP_REQ();
+	if (edu_protected(self->fd)) {
+		ASSERT_EQ(0, ret);
+		EXPECT_EQ(self->req.va % (4 * PAGE),
+			  edu_addr(self->fd, self->req.handle, 0) % (4 * PAGE));
+	} else if (variant->mode == MIRROR) {
+		EXPECT_EQ(-EOPNOTSUPP, ret);
+	} else {
+		EXPECT_TRUE(ret == -ERANGE || ret == 0);
+	}
+}
+
+TEST_F(input, stale_handle)
+{
+	int h = edu_map(self->fd, self->p, self->len, variant->mode);
+
+	ASSERT_GT(h, 0);
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+	EXPECT_EQ(-ENOENT, edu_unmap(self->fd, h, self->len));
+	EXPECT_EQ(-ENOENT, edu_dma(self->fd, h, 0, self->buf, 1, 0));
+	EXPECT_EQ(-ENOENT, edu_fault(self->fd, h, 0, 1, false));
+	EXPECT_EQ(-ENOENT, edu_unmap(self->fd, 0, self->len));
+	EXPECT_EQ(-ENOENT, edu_unmap(self->fd, -1, self->len));
+}
+
+TEST_F(input, foreign_handle)
+{
+	int other = open(EDU_DEV, O_RDWR);
+	int h = edu_map(self->fd, self->p, self->len, variant->mode);
+
+	ASSERT_GT(h, 0);
+	EXPECT_EQ(-ENOENT, edu_unmap(other, h, self->len));
+	EXPECT_EQ(-ENOENT, edu_dma(other, h, 0, self->buf, 1, 0));
+	close(other);
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+TEST_F(input, handle_in_a_forked_child)
+{
+	int h = edu_map(self->fd, self->p, self->len, variant->mode);
+	int status;
+	pid_t pid;
+
+	ASSERT_GT(h, 0);
+	pid = fork();
+	if (!pid)
+		_exit(edu_unmap(self->fd, h, self->len) != -EPERM ||
+		      edu_dma(self->fd, h, 0, self->buf, 1, 0) != -EPERM);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+TEST_F(input, dma_bounds)
+{
+	int h = edu_map(self->fd, self->p, self->len, variant->mode);
+
+	ASSERT_GT(h, 0);
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, 0, self->buf, 0, 0));
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, 0, self->buf, 2049, 0));
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, self->len, self->buf, 1, 0));
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, self->len - 1, self->buf, 2, 0));
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, SIZE_MAX, self->buf, 2, 0));
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, 0, self->buf, 1, 1 << 7));
+	EXPECT_EQ(-EFAULT, edu_dma(self->fd, h, 0, NULL, 1, DMA_WRITE));
+	EXPECT_EQ(-EINVAL, edu_unmap_part(self->fd, h, 1, self->len, NULL,
+					  NULL));
+	EXPECT_EQ(-EINVAL, edu_unmap_part(self->fd, h, 0, 0, NULL, NULL));
+	EXPECT_EQ(-EINVAL, edu_unmap_part(self->fd, h, SIZE_MAX, 2, NULL, NULL));
+	EXPECT_EQ(-EINVAL, edu_fault(self->fd, h, self->len, 1, false));
+}
+
+struct closer {
+	int fd;
+	int h;
+	int ret;
+	unsigned char buf[CHUNK];
+};
+
+static void *closer_run(void *arg)
+{
+	struct closer *c = arg;
+
+	c->ret = edu_dma(c->fd, c->h, 0, c->buf, CHUNK, 0);
+	return NULL;
+}
+
+/* An operation during close(): the file lives until it has ended. */
+TEST_F(input, operation_during_close)
+{
+	struct closer c = { .fd = dup(self->fd) };
+	pthread_t thread;
+
+	c.h = edu_map(c.fd, self->p, self->len, variant->mode);
+	ASSERT_GT(c.h, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, closer_run, &c));
+	usleep(50000);
+	close(self->fd);
+	self->fd = -1;
+	close(c.fd);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, c.ret);
+	EXPECT_EQ(0, memcmp(c.buf, self->p, CHUNK));
+}
+
+static void nothing(int sig)
+{
+}
+
+/* A wait for the device is ended by a signal; the next one starts clean. */
+TEST_F(input, interrupted_dma)
+{
+	struct itimerval soon = { .it_value.tv_usec = 30000 };
+	struct sigaction sa = { .sa_handler = nothing };
+	int h = edu_map(self->fd, self->p, self->len, variant->mode);
+
+	ASSERT_GT(h, 0);
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &soon, NULL);
+	EXPECT_EQ(-EINTR, edu_dma(self->fd, h, 0, self->buf, CHUNK, 0));
+	EXPECT_EQ(0, edu_dma(self->fd, h, 0, self->buf, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(self->buf, self->p, CHUNK));
+}
+
+/* ------------------------------------------------------- memory that is special */
+
+TEST_F(input, hole)
+{
+	munmap(self->p + 5 * PAGE, PAGE);
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+	self->req.flags |= WRITE;
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+}
+
+TEST_F(input, prot_none)
+{
+	mprotect(self->p + 5 * PAGE, PAGE, PROT_NONE);
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+}
+
+TEST_F(input, guard_page)
+{
+	ASSERT_EQ(0, madvise(self->p + 5 * PAGE, PAGE, MADV_GUARD_INSTALL));
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+}
+
+TEST_F(input, read_only_and_write)
+{
+	mprotect(self->p + 5 * PAGE, PAGE, PROT_READ);
+	self->req.flags |= WRITE;
+	EXPECT_EQ(variant->mode == MIRROR ? -EPERM : -EFAULT, MAP_REQ());
+}
+
+/* A BAR of the device itself: VM_IO and VM_PFNMAP. */
+TEST_F(input, pfnmap)
+{
+	char path[] = "/sys/bus/pci/drivers/gup_range_edu/0000:00:00.0/resource0";
+	void *bar = MAP_FAILED;
+	int dev, fd;
+
+	for (dev = 0; dev < 32 && bar == MAP_FAILED; dev++) {
+		sprintf(path, "/sys/bus/pci/drivers/gup_range_edu/0000:00:%02x.0/resource0",
+			dev);
+		fd = open(path, O_RDWR);
+		if (fd < 0)
+			continue;
+		bar = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			   0);
+		close(fd);
+	}
+	ASSERT_NE(MAP_FAILED, bar);
+	self->req.va = (uintptr_t)bar;
+	self->req.len = PAGE;
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+	munmap(bar, PAGE);
+}
+
+/*
+ * secretmem is not in the direct map, but it has pages: what GUP refuses, a
+ * mirror would have to refuse by itself.
+ */
+TEST_F(input, secretmem)
+{
+	int fd = syscall(__NR_memfd_secret, 0);
+	void *p;
+
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, PAGE));
+	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	memset(p, 1, PAGE);
+	self->req.va = (uintptr_t)p;
+	self->req.len = PAGE;
+	EXPECT_EQ(-EFAULT, MAP_REQ());
+	munmap(p, PAGE);
+	close(fd);
+}
+
+/* File systems that track dirty pages do not suffer a long-term writer. */
+TEST_F(input, file_with_dirty_tracking)
+{
+	const char *dir = "/tmp/gup_range_fs";
+	int fd, h;
+	void *p;
+
+	mkdir(dir, 0700);
+	if (system("mkfs.minix /dev/ram0 >/dev/null 2>&1"))
+		SKIP(return, "no mkfs.minix or /dev/ram0");
+	if (mount("/dev/ram0", dir, "minix", 0, NULL))
+		SKIP(return, "no minix file system");
+	fd = open("/tmp/gup_range_fs/file", O_RDWR | O_CREAT, 0600);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, 4 * PAGE));
+	p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	memset(p, 7, 4 * PAGE);
+	h = edu_map(self->fd, p, 4 * PAGE, variant->mode | WRITE);
+	if (variant->mode == PINNED) {
+		EXPECT_EQ(-EFAULT, h);
+	} else {
+		/* Clean and write-protected first, then written by the device. */
+		fsync(fd);
+		ASSERT_GT(h, 0);
+		memset(self->buf, 0x99, CHUNK);
+		ASSERT_EQ(0, edu_dma(self->fd, h, 0, self->buf, CHUNK,
+				     DMA_WRITE));
+		EXPECT_EQ(0, edu_unmap(self->fd, h, 4 * PAGE));
+	}
+	munmap(p, 4 * PAGE);
+	fsync(fd);
+	close(fd);
+	ASSERT_EQ(0, umount(dir));
+	if (variant->mode == MIRROR) {
+		/* From the disk: the write was not lost. */
+		unsigned char back[CHUNK];
+
+		ASSERT_EQ(0, mount("/dev/ram0", dir, "minix", 0, NULL));
+		fd = open("/tmp/gup_range_fs/file", O_RDONLY);
+		ASSERT_EQ(CHUNK, read(fd, back, CHUNK));
+		EXPECT_EQ(0, memcmp(self->buf, back, CHUNK));
+		close(fd);
+		umount(dir);
+	}
+}
+
+TEST_F(input, fs_dax)
+{
+	SKIP(return, "the guest has no persistent memory");
+}
+
+TEST_F(input, p2pdma)
+{
+	SKIP(return, "the guest has no device with peer memory");
+}
+
+/* Nobody answers the fault: the map waits, and can be killed. */
+static void blocks_and_dies(struct __test_metadata *_metadata, int fd,
+			    unsigned int mode, bool wp)
+{
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid) {
+		struct uffdio_api api = { .api = UFFD_API };
+		struct uffdio_register reg = {
+			.mode = wp ? UFFDIO_REGISTER_MODE_WP :
+				     UFFDIO_REGISTER_MODE_MISSING,
+			.range.len = PAGE,
+		};
+		struct uffdio_writeprotect prot = {
+			.range.len = PAGE,
+			.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+		};
+		int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+		char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (wp)
+			*p = 1;
+		reg.range.start = prot.range.start = (uintptr_t)p;
+		if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) ||
+		    ioctl(uffd, UFFDIO_REGISTER, &reg) ||
+		    (wp && ioctl(uffd, UFFDIO_WRITEPROTECT, &prot)))
+			_exit(4);
+		edu_map(fd, p, PAGE, mode | WRITE);
+		_exit(5);
+	}
+	usleep(300000);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+}
+
+TEST_F(input, userfaultfd_missing)
+{
+	blocks_and_dies(_metadata, self->fd, variant->mode, false);
+}
+
+TEST_F(input, userfaultfd_wp)
+{
+	blocks_and_dies(_metadata, self->fd, variant->mode, true);
+}
+
+TEST_F(input, hwpoison)
+{
+	int ret;
+
+	ASSERT_EQ(0, madvise(self->p + 5 * PAGE, PAGE, MADV_HWPOISON));
+	ret = MAP_REQ();
+	EXPECT_TRUE(ret == -EHWPOISON || ret == -EFAULT);
+}
+
+/* Memory of another device comes back to where this one can reach it. */
+TEST_F(input, device_private)
+{
+	int dmirror = open("/dev/hmm_dmirror0", O_RDWR);
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (uintptr_t)self->p,
+		.npages = self->len / PAGE,
+	};
+	void *mirror = malloc(self->len);
+	int h;
+
+	if (dmirror < 0)
+		SKIP(return, "no /dev/hmm_dmirror0 (CONFIG_TEST_HMM)");
+	cmd.ptr = (uintptr_t)mirror;
+	ASSERT_EQ(0, ioctl(dmirror, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd));
+	ASSERT_EQ(self->len / PAGE, cmd.cpages);
+	h = edu_map(self->fd, self->p, self->len, variant->mode);
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, edu_dma(self->fd, h, PAGE, self->buf, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(self->buf, self->p + PAGE, CHUNK));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+	close(dmirror);
+	free(mirror);
+}
+
+/* ------------------------------------------------------------ fault injection */
+
+static void fail_setup(void)
+{
+	static const char * const attrs[] = { "failslab", "fail_page_alloc" };
+	char path[128];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		sprintf(path, "/sys/kernel/debug/%s/ignore-gfp-wait", attrs[i]);
+		write_file(path, "0");
+		sprintf(path, "/sys/kernel/debug/%s/ignore-gfp-highmem",
+			attrs[i]);
+		write_file(path, "0");
+		sprintf(path, "/sys/kernel/debug/%s/min-order", attrs[i]);
+		write_file(path, "0");
+		sprintf(path, "/sys/kernel/debug/%s/verbose", attrs[i]);
+		write_file(path, "0");
+	}
+}
+
+/* Have the @n-th allocation from here fail; 0 ends it. False: it was reached. */
+static bool fail_nth(int n)
+{
+	char path[64], buf[16];
+	int fd, left = 0;
+
+	sprintf(path, "/proc/self/task/%ld/fail-nth", (long)gettid());
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return false;
+	if (n) {
+		sprintf(buf, "%d", n);
+	} else {
+		ssize_t got = pread(fd, buf, sizeof(buf) - 1, 0);
+
+		buf[got > 0 ? got : 0] = 0;
+		left = atoi(buf);
+		strcpy(buf, "0");
+	}
+	if (pwrite(fd, buf, strlen(buf), 0) < 0)
+		left = 0;
+	close(fd);
+	return left;
+}
+
+/* Each allocation of a map fails in turn: nothing stays, the next one works. */
+TEST_F(input, fail_each_allocation)
+{
+	int n, ret, failed = 0;
+	bool unused;
+
+	if (access("/proc/self/fail-nth", W_OK))
+		SKIP(return, "no /proc/self/fail-nth (CONFIG_FAULT_INJECTION)");
+	fail_setup();
+	self->req.flags |= WRITE;
+	for (n = 1; n < 1000; n++) {
+		/* Page tables to fill anew, and pages that are not there yet. */
+		madvise(self->p, self->len, MADV_DONTNEED);
+		fail_nth(n);
+		ret = MAP_REQ();
+		unused = fail_nth(0);
+		if (ret) {
+			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT ||
+				    ret == -EIO);
+			failed++;
+			ASSERT_EQ(0, file_number(STATS, "pins"));
+			ASSERT_EQ(0, file_number(STATS, "maps"));
+			ASSERT_EQ(0, file_number(STATS, "mapped_bytes"));
+		} else {
+			ASSERT_EQ(0, edu_unmap(self->fd, self->req.handle,
+					       self->len));
+			self->req.handle = 0;
+			if (unused)
+				break;
+		}
+	}
+	EXPECT_LT(2, failed);
+	EXPECT_GT(1000, n);
+}
+
+/* Each allocation of a device page fault and of an upgrade fails in turn. */
+TEST_F(input, fail_each_allocation_of_fault)
+{
+	int n, h, ret, failed = 0;
+	bool unused = false;
+
+	if (variant->mode == PINNED)
+		SKIP(return, "only for mirrored mode");
+	if (access("/proc/self/fail-nth", W_OK))
+		SKIP(return, "no /proc/self/fail-nth (CONFIG_FAULT_INJECTION)");
+	fail_setup();
+	for (n = 1; n < 1000 && !unused; n++) {
+		h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
+		ASSERT_GT(h, 0);
+		ASSERT_EQ(0, edu_fault(self->fd, h, 0, 4 * PAGE, false));
+		fail_nth(n);
+		ret = edu_fault(self->fd, h, PAGE, 6 * PAGE, true);
+		unused = fail_nth(0);
+		if (ret) {
+			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT ||
+				    ret == -EIO);
+			failed++;
+			/* What was not asked for is not harmed by it. */
+			EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, h, 6 * PAGE));
+			unused = false;
+		}
+		EXPECT_EQ(0, edu_fault(self->fd, h, PAGE, 6 * PAGE, true));
+		EXPECT_NE(NOT_MAPPED, edu_addr(self->fd, h, 6 * PAGE));
+		EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+	}
+	EXPECT_LT(0, failed);
+	EXPECT_GT(1000, n);
+}
+
+/* ------------------------------------------------------------------ progress */
+
+struct disturber {
+	unsigned char *p;
+	size_t len;
+	volatile bool stop;
+	pthread_t thread;
+};
+
+static void *disturber_run(void *arg)
+{
+	struct disturber *d = arg;
+
+	while (!d->stop) {
+		mprotect(d->p, d->len, PROT_READ);
+		mprotect(d->p, d->len, PROT_READ | PROT_WRITE);
+	}
+	return NULL;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* Invalidated without end: it succeeds or says EBUSY, in a bounded time. */
+TEST_F(input, endless_invalidation)
+{
+	struct disturber d = { .p = self->p, .len = self->len };
+	double start;
+	int i, ret, h;
+
+	if (variant->mode == PINNED)
+		SKIP(return, "only for mirrored mode");
+	h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturber_run, &d));
+	for (i = 0; i < 20; i++) {
+		start = seconds();
+		ret = edu_fault(self->fd, h, 0, self->len, false);
+		EXPECT_TRUE(ret == 0 || ret == -EBUSY);
+		EXPECT_GT(15, seconds() - start);
+	}
+	d.stop = true;
+	pthread_join(d.thread, NULL);
+	EXPECT_EQ(0, edu_fault(self->fd, h, 0, self->len, true));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+struct crowd {
+	unsigned char *p;
+	size_t len;
+	unsigned int mode, seed;
+	int errors;
+	pthread_t thread;
+};
+
+static void *crowd_run(void *arg)
+{
+	struct crowd *c = arg;
+	int fd = open(EDU_DEV, O_RDWR);
+	int i, h;
+
+	for (i = 0; i < 25; i++) {
+		size_t off = rand_r(&c->seed) % (c->len - PAGE);
+		size_t len = 1 + rand_r(&c->seed) % (c->len - off - 1);
+
+		h = edu_map(fd, c->p + off, len, c->mode | WRITE);
+		if (h <= 0) {
+			c->errors += h != -EBUSY;
+			continue;
+		}
+		if (c->mode == MIRROR &&
+		    edu_unmap_part(fd, h, 0, 1 + len / 3, NULL, NULL))
+			c->errors++;
+		if (rand_r(&c->seed) % 4 && edu_unmap(fd, h, len))
+			/* A part of one byte was the whole. */
+			c->errors += len > 1;
+	}
+	close(fd);
+	return NULL;
+}
+
+/* Sixteen threads on overlapping ranges, while the memory is disturbed. */
+TEST_F(input, crowd)
+{
+	struct disturber d = { .p = self->p, .len = self->len };
+	struct crowd c[16];
+	int i, errors = 0;
+
+	if (variant->mode == MIRROR)
+		ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturber_run, &d));
+	for (i = 0; i < 16; i++) {
+		c[i] = (struct crowd){
+			.p = self->p, .len = self->len, .mode = variant->mode,
+			.seed = i,
+		};
+		ASSERT_EQ(0, pthread_create(&c[i].thread, NULL, crowd_run,
+					    &c[i]));
+	}
+	for (i = 0; i < 16; i++) {
+		pthread_join(c[i].thread, NULL);
+		errors += c[i].errors;
+	}
+	d.stop = true;
+	if (variant->mode == MIRROR) {
+		pthread_join(d.thread, NULL);
+		/* Writing while it is read-only is an error of the memory. */
+		errors = 0;
+	}
+	EXPECT_EQ(0, errors);
+}
+
+/* Large, scattered, and again: nothing grows. */
+TEST_F(input, large_and_often)
+{
+	size_t len = 32UL << 20;
+	unsigned char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long before = 0, after;
+	int i, h;
+
+	ASSERT_NE(MAP_FAILED, p);
+	madvise(p, len, MADV_NOHUGEPAGE);
+	for (i = 0; i < 6; i++) {
+		h = edu_map(self->fd, p, len, variant->mode | WRITE);
+		ASSERT_GT(h, 0);
+		EXPECT_EQ((long)len, file_number(STATS, "mapped_bytes"));
+		ASSERT_EQ(0, edu_unmap(self->fd, h, len));
+		after = file_number("/proc/meminfo", "SUnreclaim");
+		if (i == 2)
+			before = after;
+	}
+	EXPECT_GT(before + 1024, after);
+	munmap(p, len);
+}
+
+/* ----------------------------------------------------------- the device leaves */
+
+static int edu_slot(char *slot)
+{
+	char path[128];
+	int dev;
+
+	for (dev = 0; dev < 32; dev++) {
+		sprintf(slot, "0000:00:%02x.0", dev);
+		sprintf(path, "/sys/bus/pci/drivers/gup_range_edu/%s", slot);
+		if (!access(path, F_OK))
+			return 0;
+	}
+	return -ENODEV;
+}
+
+static void device_leaves(struct __test_metadata *_metadata, int fd,
+			  unsigned int mode, unsigned char *p, size_t len,
+			  bool unplug)
+{
+	unsigned char buf[CHUNK];
+	char slot[32], path[128];
+	int h, i;
+
+	h = edu_map(fd, p, len, mode | WRITE);
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, edu_slot(slot));
+	if (unplug) {
+		sprintf(path, "/sys/bus/pci/devices/%s/remove", slot);
+		ASSERT_EQ(0, write_file(path, "1"));
+	} else {
+		ASSERT_EQ(0, write_file("/sys/bus/pci/drivers/gup_range_edu/unbind",
+					slot));
+	}
+	/* Revoked, though the file is open and the process lives. */
+	EXPECT_EQ(0, file_number(STATS, "pins"));
+	EXPECT_EQ(0, file_number(STATS, "maps"));
+	EXPECT_EQ(0, file_number(STATS, "mapped_bytes"));
+	EXPECT_EQ(-ENODEV, edu_dma(fd, h, 0, buf, CHUNK, 0));
+	EXPECT_EQ(-ENODEV, edu_unmap(fd, h, len));
+	p[0] = 1;
+	ASSERT_EQ(0, unplug ? write_file("/sys/bus/pci/rescan", "1") :
+		  write_file("/sys/bus/pci/drivers/gup_range_edu/bind", slot));
+	for (i = 0; i < 50 && access(EDU_DEV, F_OK); i++)
+		usleep(100000);
+	fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(fd, 0);
+	h = edu_map(fd, p, len, mode);
+	ASSERT_GT(h, 0);
+	EXPECT_EQ(0, edu_dma(fd, h, PAGE, buf, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(buf, p + PAGE, CHUNK));
+	close(fd);
+}
+
+TEST_F(input, unbind_with_live_mapping)
+{
+	device_leaves(_metadata, self->fd, variant->mode, self->p, self->len,
+		      false);
+}
+
+TEST_F(input, unplug_with_live_mapping)
+{
+	device_leaves(_metadata, self->fd, variant->mode, self->p, self->len,
+		      true);
+}
+
+/* ------------------------------------------------------------- refused at init */
+
+/* Bouncing devices cannot mirror, and say so at once. */
+TEST(mirror_refused_with_bounce_buffers)
+{
+	unsigned char *p = mem_alloc(MEM_4K, PAGE * 8);
+	int fd = open(EDU_DEV, O_RDWR);
+	int h;
+
+	ASSERT_GE(fd, 0);
+	h = edu_map(fd, p, 8 * PAGE, MIRROR);
+	EXPECT_TRUE(bounces() ? h == -EOPNOTSUPP : h > 0);
+	h = edu_map(fd, p, 8 * PAGE, PINNED);
+	EXPECT_LT(0, h);
+	close(fd);
+	munmap(p, 8 * PAGE);
+}
+
+/* ---------------------------------------------------------------- tracepoints */
+
+TEST(tracepoints)
+{
+	static const char * const events[] = {
+		"gup_range_pin", "gup_range_unpin", "gup_range_map",
+		"gup_range_unmap", "hmm_range_invalidate",
+	};
+	unsigned char *p = mem_alloc(MEM_4K, PAGE * 8);
+	static char trace[1 << 16];
+	int fd = open(EDU_DEV, O_RDWR);
+	unsigned int i;
+	int h;
+
+	if (bounces())
+		SKIP(return, "mirrored mode is refused with swiotlb=force");
+	write_file(TRACING "trace", "");
+	ASSERT_EQ(0, write_file(TRACING "events/gup_range/enable", "1"));
+	h = edu_map(fd, p, 8 * PAGE, PINNED);
+	ASSERT_GT(h, 0);
+	edu_unmap(fd, h, 8 * PAGE);
+	h = edu_map(fd, p, 8 * PAGE, MIRROR);
+	ASSERT_GT(h, 0);
+	munmap(p, 8 * PAGE);
+	close(fd);
+	write_file(TRACING "events/gup_range/enable", "0");
+	ASSERT_EQ(0, read_file(TRACING "trace", trace, sizeof(trace)));
+	for (i = 0; i < 5; i++)
+		EXPECT_NE(NULL, strstr(trace, events[i]));
+}
+
+/* ------------------------------------------------------------------ fault log */
+
+/* The tests above provoked faults; this IOMMU must have logged one of them. */
+TEST(faults_were_logged)
+{
+	int fd = open(EDU_DEV, O_RDWR);
+	static char line[1024];
+	bool seen = false;
+	int kmsg;
+	ssize_t n;
+
+	if (!edu_protected(fd))
+		SKIP(return, "no IOMMU stops this device");
+	close(fd);
+	if (access("/sys/class/iommu/dmar0", F_OK) && !boot_has("lab.virtio") &&
+	    access("/sys/bus/virtio/drivers/virtio_iommu", F_OK))
+		SKIP(return, "QEMU's AMD IOMMU logs no faults");
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	lseek(kmsg, 0, SEEK_SET);
+	while ((n = read(kmsg, line, sizeof(line) - 1)) > 0 ||
+	       (n < 0 && errno == EPIPE)) {
+		if (n < 0)
+			continue;
+		line[n] = 0;
+		seen |= (strstr(line, "[DMA ") && strstr(line, "fault")) ||
+			(strstr(line, "virtio_iommu") &&
+			 strstr(line, "page fault"));
+	}
+	EXPECT_TRUE(seen);
+	close(kmsg);
+}
+
+TEST_HARNESS_MAIN
