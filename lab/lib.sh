@@ -6,6 +6,9 @@ TOP=$(dirname "$LAB")
 BUILD=$TOP/build
 export LAB TOP BUILD
 
+# What was given to our make (T=, BOOT=, -s) is not meant for the kernel's make.
+unset MAKEFLAGS MAKEOVERRIDES MFLAGS
+
 # Kernel objects are the same bytes whichever tree they are compiled in: paths
 # below build/ are made relative, so that the patched and the unpatched kernel
 # share what they have in common.

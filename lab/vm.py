@@ -118,7 +118,8 @@ class Run:
         seconds = round(time.monotonic() - self.begin, 1)
         r = verdict.judge(self.boot, self.kind, self.suites, verdict.read(self.report),
                           verdict.read(self.console), timed_out=self.timeout if over else None,
-                          dma_debug="dma_debug=off" not in self.cmdline, filtered=bool(self.filter))
+                          dma_debug="dma_debug=off" not in self.cmdline,
+                          kmemleak="kmemleak=off" not in self.cmdline, filtered=bool(self.filter))
         self.err.seek(0)
         err = self.err.read().strip()
         self.err.close()

@@ -345,8 +345,8 @@ static void gup_range_unpin_pages(struct gup_range *range, bool dirty)
  * * -ENOMEM - RLIMIT_MEMLOCK or memory
  * * -EINTR - a fatal signal
  * * -ESRCH - @range->mm is not the caller's and has exited
- * * -EFAULT, -EHWPOISON, -EOPNOTSUPP and others - what GUP said of the first
- *   page that could not be pinned
+ * * -EFAULT, -EHWPOISON, -EOPNOTSUPP (fs-dax), -EREMOTEIO (P2PDMA) and others -
+ *   what GUP said of the first page that could not be pinned
  */
 int gup_range_pin(struct gup_range *range)
 {
@@ -446,7 +446,8 @@ int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
 		leaf = rounddown_pow_of_two(len);
 	leaf = max(leaf, map->granule);
 	map->slack = start & (leaf - 1);
-	if (check_add_overflow(len, map->slack, &size))
+	/* dma_iova_try_alloc() keeps a flag in the top bit of the size. */
+	if (check_add_overflow(len, map->slack, &size) || (ssize_t)size < 0)
 		return -EOVERFLOW;
 	if (dma_iova_try_alloc(map->dev, &map->state, 0, size))
 		return 0;
@@ -642,8 +643,8 @@ static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
  * @map: from gup_range_map_init(), not in use
  *
  * Pins @range first unless gup_range_pin() did. Behind a DMA IOMMU the mapping
- * is one segment; otherwise one per run, or less where bounce buffers are in
- * the way (then use gup_range_map_sync_for_cpu() and _for_device()). Without
+ * is one segment; otherwise it is one per run, or several where bounce buffers
+ * limit their length (then use gup_range_map_sync_for_cpu() and _for_device()). Without
  * %GUP_RANGE_WRITE the device gets DMA_TO_DEVICE. Behind an IOMMU access has
  * the granularity of pages: the device reaches the rest of the first and of the
  * last page as well.
@@ -715,11 +716,11 @@ void gup_range_dma_unmap(struct gup_range *range, struct gup_range_map *map)
 	if (dma_use_iova(&map->state)) {
 		gup_map_unlink(map, 0, nr << PAGE_SHIFT);
 		dma_iova_free(map->dev, &map->state);
-		map->state = (struct dma_iova_state){};
 	} else {
 		gup_unmap_phys(range, map, ULONG_MAX);
 	}
 	trace_gup_range_unmap(range, map, 0);
+	map->state = (struct dma_iova_state){};
 	map->range = NULL;
 	gup_map_count(-1, -nr);
 	if (!--range->nr_maps && range->auto_pin)
@@ -734,8 +735,10 @@ EXPORT_SYMBOL_GPL(gup_range_dma_unmap);
  * @addr: where to store the DMA address
  * @len: where to store how many bytes from there are contiguous for the device
  *
- * Takes constant time behind an IOMMU and for mirrored ranges, otherwise time
- * in the number of runs before @va.
+ * Finding the address of a pinned range takes constant time behind an IOMMU,
+ * otherwise time in the number of runs before @va. For a mirrored one it takes
+ * constant time, and @len, behind an IOMMU, time in the number of links after
+ * @va.
  *
  * Context: any; a mirrored mapping with the lock held that was given to
  * hmm_range_map_init().

@@ -30,6 +30,7 @@
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/secretmem.h>
 #include <linux/slab.h>
 #include <linux/swiotlb.h>
 
@@ -234,6 +235,29 @@ static int hmm_upgrade(struct gup_range *range, struct gup_range_map *map,
 	return ret;
 }
 
+/*
+ * What hmm_range_fault() reports but a device must not reach: memory of another
+ * device, and secret memory. Under the lock and with a valid sequence the pages
+ * are still mapped, so that their folios can be looked at.
+ */
+static int hmm_check(unsigned long pfn, unsigned long nr)
+{
+	unsigned long end = pfn + nr;
+
+	while (pfn < end) {
+		struct page *page = pfn_to_page(pfn);
+		struct folio *folio = page_folio(page);
+		struct address_space *mapping = folio_mapping(folio);
+
+		if (is_pci_p2pdma_page(page) || is_device_private_page(page))
+			return -EREMOTEIO;
+		if (mapping && secretmem_mapping(mapping))
+			return -EFAULT;
+		pfn += folio_nr_pages(folio) - folio_page_idx(folio, page);
+	}
+	return 0;
+}
+
 /* One run, or what of it lies in one table. */
 static int hmm_map_run(struct gup_range *range, struct gup_range_map *map,
 		       unsigned long va, unsigned long pfn, unsigned long nr)
@@ -241,18 +265,23 @@ static int hmm_map_run(struct gup_range *range, struct gup_range_map *map,
 	bool write = range->flags & GUP_RANGE_WRITE;
 	unsigned long end = va + (nr << PAGE_SHIFT);
 	unsigned long room, u_start, u_end, next;
-	u64 *e = hmm_entry(map, va, &room);
+	u64 *e;
 	int ret;
 
-	for (; va < end; e += (next - va) >> PAGE_SHIFT,
-			 pfn += (next - va) >> PAGE_SHIFT, va = next) {
+	ret = hmm_check(pfn, nr);
+	if (ret)
+		return ret;
+	for (; va < end; va = next) {
+		e = hmm_entry(map, va, &room);
 		if (hmm_unit(e, va, &u_start, &u_end)) {
 			/* A missed invalidation: the page is not the VMA's. */
 			if (WARN_ON_ONCE((*e & HMM_ENTRY_PFN) != pfn))
 				return -EIO;
 			next = min(u_end, end);
-			if (!write || *e & HMM_ENTRY_WRITE)
+			if (!write || *e & HMM_ENTRY_WRITE) {
+				pfn += (next - va) >> PAGE_SHIFT;
 				continue;
+			}
 			ret = hmm_upgrade(range, map, u_start, u_end);
 			range->start = min(range->start, u_start);
 			range->end = max(range->end, u_end);
@@ -266,6 +295,7 @@ static int hmm_map_run(struct gup_range *range, struct gup_range_map *map,
 		ret = hmm_link(map, va, pfn, nr, write, HMM_ENTRY_NEW);
 		if (ret)
 			return ret;
+		pfn += nr;
 	}
 	return 0;
 }
@@ -364,7 +394,7 @@ int hmm_map_addr(struct gup_range_map *map, unsigned long va,
 
 /**
  * hmm_range_map_init - prepare a mapping of mirrored ranges for a device
- * @map: the mapping
+ * @map: the mapping, zeroed before @notifier was inserted
  * @dev: the device that does the DMA; it outlives @map
  * @granule: bytes; the page size of the device, a power of two. More than
  *	PAGE_SIZE needs a DMA IOMMU and a notifier aligned to it
@@ -375,13 +405,15 @@ int hmm_map_addr(struct gup_range_map *map, unsigned long va,
  *
  * Reserves the IOVA of the whole notifier when @dev is behind a DMA IOMMU.
  *
- * Context: process context, may sleep.
+ * Context: process context, may sleep. Takes @lock.
  *
  * On success @map is to be given to hmm_range_map_destroy(), before @notifier
- * is removed. After a failure nothing is held.
+ * is removed. After a failure nothing is held and @map is untouched.
  *
  * Return: 0 or
  * * -EINVAL - no device or DMA mask, or bad granule
+ * * -EOVERFLOW - the notifier covers half of the address space, or its last
+ *   page
  * * -EOPNOTSUPP - the device cannot mirror: it is not coherent, does not reach
  *   all memory, bounces, or has DMA operations of its own (there is no moment
  *   at which a copy could be made); or granule > PAGE_SIZE without an IOMMU
@@ -393,28 +425,36 @@ int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 {
 	unsigned long start = notifier->interval_tree.start & PAGE_MASK;
 	unsigned long end = (notifier->interval_tree.last | ~PAGE_MASK) + 1;
+	struct gup_range_map new;
 	int ret;
 
-	ret = gup_map_init(map, dev, granule);
+	ret = gup_map_init(&new, dev, granule);
 	if (ret)
 		return ret;
+	if (!end)
+		return -EOVERFLOW;
 	if (!IS_ALIGNED(start | end, granule) && granule > PAGE_SIZE)
 		return -EINVAL;
 	if (!dev_is_dma_coherent(dev) || is_swiotlb_force_bounce(dev) ||
 	    dma_addressing_limited(dev) || get_dma_ops(dev))
 		return -EOPNOTSUPP;
 
-	map->attrs = DMA_ATTR_REQUIRE_COHERENT;
-	ret = gup_map_alloc_iova(map, start, end - start);
+	new.attrs = DMA_ATTR_REQUIRE_COHERENT;
+	ret = gup_map_alloc_iova(&new, start, end - start);
 	if (ret)
 		return ret;
-	if (!dma_use_iova(&map->state) && granule > PAGE_SIZE)
+	if (!dma_use_iova(&new.state) && granule > PAGE_SIZE)
 		return -EOPNOTSUPP;
-	map->start = start;
-	map->end = end;
-	map->notifier = notifier;
-	map->lock = lock;
+	new.start = start;
+	new.end = end;
+	new.notifier = notifier;
+	new.lock = lock;
+
+	/* The notifier is live: its callback sees all of @map or nothing. */
+	mutex_lock(lock);
+	*map = new;
 	xa_init(&map->tables);
+	mutex_unlock(lock);
 	gup_map_count(1, 0);
 	return 0;
 }
@@ -425,8 +465,9 @@ EXPORT_SYMBOL_GPL(hmm_range_map_init);
  * @map: the mapping; everything is unmapped if it is not yet
  *
  * To be called before the notifier is removed, because what is mapped is
- * guarded by it, and after the last hmm_range_dma_map(). Called twice it warns
- * and does nothing.
+ * guarded by it, and after the last hmm_range_dma_map(). The callback may go on
+ * calling hmm_range_dma_unmap(), which then has nothing to do. Called twice it
+ * warns and does nothing.
  *
  * Context: process context; takes the lock that was given at init. Does not
  * allocate and cannot fail.
@@ -438,17 +479,18 @@ void hmm_range_map_destroy(struct gup_range_map *map)
 
 	if (WARN_ON_ONCE(!map->notifier))
 		return;
+	/* The callback may still come, until the notifier is removed. */
 	mutex_lock(map->lock);
 	hmm_unlink(map, map->start, map->end, true);
-	mutex_unlock(map->lock);
 	WARN_ON_ONCE(map->nr_mapped);
-
-	if (dma_use_iova(&map->state))
-		dma_iova_free(map->dev, &map->state);
 	xa_for_each(&map->tables, idx, table)
 		kfree(table);
 	xa_destroy(&map->tables);
 	map->notifier = NULL;
+	mutex_unlock(map->lock);
+
+	if (dma_use_iova(&map->state))
+		dma_iova_free(map->dev, &map->state);
 	gup_map_count(-1, 0);
 }
 EXPORT_SYMBOL_GPL(hmm_range_map_destroy);
@@ -475,14 +517,6 @@ static int hmm_alloc_tables(struct gup_range_map *map, unsigned long start,
 	return 0;
 }
 
-/* Memory of other devices, and device memory that is not for this one. */
-static bool hmm_page_refused(unsigned long pfn)
-{
-	struct page *page = pfn_to_page(pfn);
-
-	return is_pci_p2pdma_page(page) || is_device_private_page(page);
-}
-
 /* Fault [va, end), at most a table's worth, and note its runs. */
 static int hmm_collect_chunk(struct hmm_range *chunk,
 			     struct gup_range_seq *runs,
@@ -498,8 +532,6 @@ static int hmm_collect_chunk(struct hmm_range *chunk,
 		return ret;
 	for (i = 0; i < nr; i++) {
 		pfn = chunk->hmm_pfns[i] & ~HMM_PFN_FLAGS;
-		if (hmm_page_refused(pfn))
-			return -EREMOTEIO;
 		ret = gup_runs_add(runs, pfn, 1, expect - i);
 		if (ret)
 			return ret;
@@ -595,8 +627,9 @@ static int hmm_range_dma_prep(struct hmm_range *range,
 {
 	unsigned long granule = max(map->granule, PAGE_SIZE);
 	struct gup_range *base = &range->base;
-	unsigned long *pfns __free(kfree) = NULL;
 	int ret;
+
+	unsigned long *pfns __free(kfree) = NULL;
 
 	if (!map->notifier || range->notifier != map->notifier ||
 	    !(range->default_flags & HMM_PFN_REQ_FAULT) ||
@@ -647,13 +680,14 @@ static int hmm_range_dma_post(struct hmm_range *range,
  * driver drops the lock.
  *
  * Without %HMM_PFN_REQ_WRITE pages are mapped DMA_TO_DEVICE. A page that was
- * mapped so and is now asked for writing is linked anew, with the rest of its
- * IOMMU leaf; start and end of @range are widened to what was touched, and a
- * DMA to it at that moment can fail.
+ * mapped so and is now asked for writing is linked anew, with what was linked
+ * together with it; a DMA to it at that moment can fail. Start and end of
+ * @range come back as what was touched: rounded to pages or to the granule, and
+ * widened by such upgrades.
  *
- * After a failure the lock is not held and the range is as before, but for
- * pages whose upgrade failed: start and end of @range tell which, and the ones
- * that are not mapped any more are known to gup_range_map_addr().
+ * After a failure the lock is not held and what was mapped before still is, but
+ * for pages that were to be upgraded: with the lock taken, gup_range_map_addr()
+ * tells which of those between start and end of @range are left.
  *
  * Context: process context, may sleep, without mmap_lock and without the lock.
  *
@@ -662,7 +696,10 @@ static int hmm_range_dma_post(struct hmm_range *range,
  *   no %HMM_PFN_REQ_FAULT
  * * -EPERM, -EFAULT, -EHWPOISON - as hmm_range_fault(): no right to write, no
  *   memory there, or memory that has no pages
- * * -EREMOTEIO - memory of another device (P2PDMA, device private)
+ * * -EREMOTEIO - memory of a device: P2PDMA, or device private memory of the
+ *   range's own dev_private_owner (that of others migrates back)
+ * * -EOPNOTSUPP - no IOMMU, and DMA addresses are not at a constant distance
+ *   from physical ones
  * * -EBUSY - invalidated again and again
  * * -EINTR - a fatal signal
  * * -ESRCH - the process has exited
@@ -688,9 +725,9 @@ EXPORT_SYMBOL_GPL(hmm_range_dma_map);
  * @end: user address; the same, exclusive
  *
  * For the invalidate callback, after mmu_interval_set_seq(), and for the driver
- * itself. Any part of the range, mapped or not. An IOMMU leaf cannot be split,
- * so it may unmap more than asked, never less; the driver invalidates its
- * device page table for all of it. When it returns the IOTLB is flushed, in
+ * itself. Any part of the range, mapped or not. What was linked by one call,
+ * at most 512 pages, is unlinked as one, so it may unmap more than asked, never
+ * less; the driver invalidates its device page table for all of it. When it returns the IOTLB is flushed, in
  * lazy mode too, and pages the device could write are dirty. Without an IOMMU
  * (see gup_range_map_protected()) it is the driver that stops the device.
  *
@@ -702,13 +739,14 @@ void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
 {
 	unsigned long nr, va, unused;
 
-	lockdep_assert_held(map->lock);
 	*start = max(*start & PAGE_MASK, map->start);
 	*end = *end > map->end ? map->end : PAGE_ALIGN(*end);
 	if (*start >= *end) {
+		/* Outside, or the callback is earlier than init. */
 		*end = *start;
 		return;
 	}
+	lockdep_assert_held(map->lock);
 	va = *start;
 	hmm_unit(hmm_entry(map, va, &nr), va, start, &unused);
 	va = *end - PAGE_SIZE;

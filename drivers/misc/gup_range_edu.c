@@ -328,6 +328,14 @@ free:
 	return ret;
 }
 
+/* Nobody knows the handle. */
+static void edu_undo_map(struct edu_file *file, void *arg)
+{
+	struct gup_range_edu_map *req = arg;
+
+	edu_handle_release(xa_erase(&file->handles, req->handle));
+}
+
 static int edu_ioctl_unmap(struct edu_file *file, void *arg)
 {
 	struct gup_range_edu_unmap *req = arg;
@@ -504,8 +512,9 @@ static int edu_ioctl_dma(struct edu_file *file, void *arg)
 	struct gup_range_edu_dma *req = arg;
 	void __user *buf = u64_to_user_ptr(req->buf);
 	struct edu_handle *h = NULL;
-	void *data __free(kfree) = NULL;
 	int ret;
+
+	void *data __free(kfree) = NULL;
 
 	if (req->flags & ~known || !req->len ||
 	    req->len > GUP_RANGE_EDU_DMA_MAX ||
@@ -776,9 +785,10 @@ static int edu_ioctl_provoke(struct edu_file *file, void *arg)
 static const struct edu_ioctl {
 	unsigned int	cmd;
 	int		(*fn)(struct edu_file *file, void *arg);
+	void		(*undo)(struct edu_file *file, void *arg);
 } edu_ioctls[] = {
 	{ GUP_RANGE_EDU_INFO,	 edu_ioctl_info },
-	{ GUP_RANGE_EDU_MAP,	 edu_ioctl_map },
+	{ GUP_RANGE_EDU_MAP,	 edu_ioctl_map, edu_undo_map },
 	{ GUP_RANGE_EDU_UNMAP,	 edu_ioctl_unmap },
 	{ GUP_RANGE_EDU_FAULT,	 edu_ioctl_fault },
 	{ GUP_RANGE_EDU_DMA,	 edu_ioctl_dma },
@@ -804,13 +814,12 @@ static long edu_call(struct edu_file *file, const struct edu_ioctl *ioctl,
 	ret = copy_struct_from_user(arg, size, uarg, usize);
 	if (ret)
 		return ret;
-	/* A result that cannot be stored must not have happened. */
-	if (copy_to_user(uarg, arg, size))
-		return -EFAULT;
 	ret = ioctl->fn(file, arg);
-	if (!ret && copy_to_user(uarg, arg, size))
-		ret = -EFAULT;
-	return ret;
+	if (ret || !copy_to_user(uarg, arg, size))
+		return ret;
+	if (ioctl->undo)
+		ioctl->undo(file, arg);
+	return -EFAULT;
 }
 
 static long edu_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)

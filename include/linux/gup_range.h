@@ -112,7 +112,7 @@ struct gup_range_map {
 	struct gup_range_seq	dma;	/* ... or one address per piece */
 	/* mirrored; what the tables hold is protected by @lock */
 	struct mmu_interval_notifier *notifier;
-	struct mutex		*lock;
+	struct mutex		*lock;	/* the driver's */
 	unsigned long		start;
 	unsigned long		end;
 	unsigned long		nr_mapped;
@@ -163,7 +163,7 @@ void gup_range_dma_unmap(struct gup_range *range, struct gup_range_map *map);
 
 int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 		       size_t granule, struct mmu_interval_notifier *notifier,
-		       struct mutex *lock);
+		       struct mutex *lock /* of the driver */);
 void hmm_range_map_destroy(struct gup_range_map *map);
 int hmm_range_dma_map(struct hmm_range *range, struct gup_range_map *map);
 void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
@@ -203,7 +203,7 @@ gup_range_map_stats(struct gup_range_map *map);
 
 /**
  * gup_range_map_contig - DMA address of a mapping that is one segment
- * @map: a mapped &struct gup_range_map
+ * @map: a mapped mapping of a pinned range
  * @addr: where to store the address of the first byte
  *
  * Context: any.
@@ -223,9 +223,12 @@ static inline int gup_range_map_contig(struct gup_range_map *map,
 
 /**
  * gup_range_map_protected - does an IOMMU stop the device after unmap?
- * @map: a mapped or mirrored &struct gup_range_map
+ * @map: a mapped mapping, or one from hmm_range_map_init()
  *
  * Without an IOMMU the driver itself stops the device before it unmaps.
+ *
+ * Context: any.
+ * Return: true behind a DMA IOMMU; false otherwise, and while nothing is mapped.
  */
 static inline bool gup_range_map_protected(struct gup_range_map *map)
 {

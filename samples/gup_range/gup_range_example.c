@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Made-up device: probe() and what calls ex_map() to ex_unmirror() are left out. */
 #include <linux/gup_range.h>
 #include <linux/hmm.h>
 #include <linux/io.h>
@@ -7,20 +6,15 @@
 #include <linux/module.h>
 #include <linux/platform_device.h>
 
-struct ex {
+#define ex_tlb(ex, ...) __iowrite64_copy((ex)->tlb, (u64[]){ __VA_ARGS__ }, 3)
+struct ex {	/* made up; its probe() and who calls ex_*() are left out */
+	u64 __iomem *tlb;	/* va, length, address; 0: drop, end its DMA */
 	struct device *dev;
-	u64 __iomem *tlb;
 	struct gup_range range;			/* pinned */
 	struct mmu_interval_notifier mni;	/* mirrored */
-	struct gup_range_map map;		/* mirrored: protected by lock */
-	struct mutex lock;
+	struct gup_range_map map;		/* either; not both */
+	struct mutex lock;	/* mirrored: protects map, tlb */
 };
-
-/* Set entries of the device's TLB. At address 0 they go and DMA there ends. */
-static void ex_tlb(struct ex *ex, u64 va, u64 len, u64 addr)
-{
-	__iowrite64_copy(ex->tlb, (u64[]){ va, len, addr }, 3);
-}
 
 static int __maybe_unused ex_map(struct ex *ex, unsigned long va, size_t len)
 {
@@ -39,7 +33,7 @@ static int __maybe_unused ex_map(struct ex *ex, unsigned long va, size_t len)
 
 static void __maybe_unused ex_unmap(struct ex *ex)
 {
-	ex_tlb(ex, ex->range.start, ex->range.end - ex->range.start, 0);
+	ex_tlb(ex, 0, U64_MAX, 0);
 	gup_range_dma_unmap(&ex->range, &ex->map);
 }
 
@@ -56,7 +50,7 @@ static bool ex_inv(struct mmu_interval_notifier *mni,
 	if (!gup_range_map_protected(&ex->map))
 		ex_tlb(ex, 0, U64_MAX, 0);
 	hmm_range_dma_unmap(&ex->map, &start, &end);
-	ex_tlb(ex, start, end - start, 0);	/* maybe more than range */
+	ex_tlb(ex, start, end - start, 0);	/* maybe more than *range */
 	return true;
 }
 
@@ -76,26 +70,26 @@ static int __maybe_unused ex_mirror(struct ex *ex, unsigned long va, size_t len)
 	return ret;
 }
 
-static int __maybe_unused ex_fault(struct ex *ex, unsigned long va)
+static int __maybe_unused ex_fault(struct ex *ex, unsigned long va, size_t len)
 {
-	struct hmm_range range = { .notifier = &ex->mni, .start = va, .end = va + 1,
+	struct hmm_range range = {
+		.notifier = &ex->mni, .start = va, .end = va + len,
 		.default_flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE };
 	int ret = hmm_range_dma_map(&range, &ex->map);
 	dma_addr_t addr;
-	size_t len;
 
 	if (ret)
 		return ret;
-	ret = gup_range_map_addr(&ex->map, range.start, &addr, &len);
-	if (!ret)
-		ex_tlb(ex, range.start, len, addr);
+	gup_range_map_addr(&ex->map, va, &addr, &len);
+	ex_tlb(ex, va, len, addr);	/* beyond len the device asks again */
 	mutex_unlock(&ex->lock);
-	return ret;
+	return 0;
 }
 
 static void __maybe_unused ex_unmirror(struct ex *ex)
 {
-	ex_tlb(ex, 0, U64_MAX, 0);
+	scoped_guard(mutex, &ex->lock)
+		ex_tlb(ex, 0, U64_MAX, 0);
 	hmm_range_map_destroy(&ex->map);
 	mmu_interval_notifier_remove(&ex->mni);
 }

@@ -10,107 +10,108 @@
 #include <linux/tracepoint.h>
 
 DECLARE_EVENT_CLASS(gup_range_pages,
-	TP_PROTO(const struct gup_range *range, int ret),
-	TP_ARGS(range, ret),
-	TP_STRUCT__entry(
-		__field(unsigned long, start)
-		__field(unsigned long, end)
-		__field(unsigned long, runs)
-		__field(unsigned int, flags)
-		__field(int, ret)
-	),
-	TP_fast_assign(
-		__entry->start = range->start;
-		__entry->end = range->end;
-		__entry->runs = range->runs.nr;
-		__entry->flags = range->flags;
-		__entry->ret = ret;
-	),
-	TP_printk("va=%#lx-%#lx runs=%lu flags=%#x ret=%d", __entry->start,
-		  __entry->end, __entry->runs, __entry->flags, __entry->ret)
+		    TP_PROTO(const struct gup_range *range, int ret),
+		    TP_ARGS(range, ret),
+		    TP_STRUCT__entry(
+			    __field(unsigned long, start)
+			    __field(unsigned long, end)
+			    __field(unsigned long, runs)
+			    __field(unsigned int, flags)
+			    __field(int, ret)
+		    ),
+		    TP_fast_assign(
+			    __entry->start = range->start;
+			    __entry->end = range->end;
+			    __entry->runs = range->runs.nr;
+			    __entry->flags = range->flags;
+			    __entry->ret = ret;
+		    ),
+		    TP_printk("va=%#lx-%#lx runs=%lu flags=%#x ret=%d", __entry->start,
+			      __entry->end, __entry->runs, __entry->flags, __entry->ret)
 );
 
 DEFINE_EVENT(gup_range_pages, gup_range_pin,
-	TP_PROTO(const struct gup_range *range, int ret),
-	TP_ARGS(range, ret));
+	     TP_PROTO(const struct gup_range *range, int ret),
+	     TP_ARGS(range, ret));
 
 DEFINE_EVENT(gup_range_pages, gup_range_unpin,
-	TP_PROTO(const struct gup_range *range, int ret),
-	TP_ARGS(range, ret));
+	     TP_PROTO(const struct gup_range *range, int ret),
+	     TP_ARGS(range, ret));
 
 DECLARE_EVENT_CLASS(gup_range_dma,
-	TP_PROTO(const struct gup_range *range,
-		 const struct gup_range_map *map, int ret),
-	TP_ARGS(range, map, ret),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(map->dev))
-		__field(unsigned long, start)
-		__field(unsigned long, end)
-		__field(unsigned long, runs)
-		__field(u64, iova)
-		__field(bool, mirrored)
-		__field(int, ret)
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-		__entry->start = range->start;
-		__entry->end = range->end;
-		__entry->runs = range->runs.nr;
-		__entry->iova = map->state.addr;
-		__entry->mirrored = map->notifier;
-		__entry->ret = ret;
-	),
-	TP_printk("dev=%s %s va=%#lx-%#lx runs=%lu iova=%#llx ret=%d",
-		  __get_str(dev), __entry->mirrored ? "mirrored" : "pinned",
-		  __entry->start, __entry->end, __entry->runs, __entry->iova,
-		  __entry->ret)
+		    TP_PROTO(const struct gup_range *range,
+			     const struct gup_range_map *map, int ret),
+		    TP_ARGS(range, map, ret),
+		    TP_STRUCT__entry(
+			    __string(dev, dev_name(map->dev))
+			    __field(unsigned long, start)
+			    __field(unsigned long, end)
+			    __field(unsigned long, runs)
+			    __field(u64, iova)
+			    __field(bool, mirrored)
+			    __field(int, ret)
+		    ),
+		    TP_fast_assign(
+			    __assign_str(dev);
+			    __entry->start = range->start;
+			    __entry->end = range->end;
+			    __entry->runs = range->runs.nr;
+			    __entry->iova = map->state.addr ?
+					    map->state.addr + map->slack : 0;
+			    __entry->mirrored = map->notifier;
+			    __entry->ret = ret;
+		    ),
+		    TP_printk("dev=%s %s va=%#lx-%#lx runs=%lu iova=%#llx ret=%d",
+			      __get_str(dev), __entry->mirrored ? "mirrored" : "pinned",
+			      __entry->start, __entry->end, __entry->runs, __entry->iova,
+			      __entry->ret)
 );
 
 DEFINE_EVENT(gup_range_dma, gup_range_map,
-	TP_PROTO(const struct gup_range *range,
-		 const struct gup_range_map *map, int ret),
-	TP_ARGS(range, map, ret));
+	     TP_PROTO(const struct gup_range *range,
+		      const struct gup_range_map *map, int ret),
+	     TP_ARGS(range, map, ret));
 
 DEFINE_EVENT(gup_range_dma, gup_range_unmap,
-	TP_PROTO(const struct gup_range *range,
-		 const struct gup_range_map *map, int ret),
-	TP_ARGS(range, map, ret));
+	     TP_PROTO(const struct gup_range *range,
+		      const struct gup_range_map *map, int ret),
+	     TP_ARGS(range, map, ret));
 
 TRACE_EVENT(hmm_range_invalidate,
-	TP_PROTO(const struct gup_range_map *map, unsigned long start,
-		 unsigned long end),
-	TP_ARGS(map, start, end),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(map->dev))
-		__field(unsigned long, start)
-		__field(unsigned long, end)
-		__field(unsigned long, mapped)
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-		__entry->start = start;
-		__entry->end = end;
-		__entry->mapped = map->nr_mapped;
-	),
-	TP_printk("dev=%s va=%#lx-%#lx pages_left=%lu", __get_str(dev),
-		  __entry->start, __entry->end, __entry->mapped)
+	    TP_PROTO(const struct gup_range_map *map, unsigned long start,
+		     unsigned long end),
+	    TP_ARGS(map, start, end),
+	    TP_STRUCT__entry(
+		    __string(dev, dev_name(map->dev))
+		    __field(unsigned long, start)
+		    __field(unsigned long, end)
+		    __field(unsigned long, mapped)
+	    ),
+	    TP_fast_assign(
+		    __assign_str(dev);
+		    __entry->start = start;
+		    __entry->end = end;
+		    __entry->mapped = map->nr_mapped;
+	    ),
+	    TP_printk("dev=%s va=%#lx-%#lx pages_left=%lu", __get_str(dev),
+		      __entry->start, __entry->end, __entry->mapped)
 );
 
 TRACE_EVENT(hmm_range_retry,
-	TP_PROTO(const struct hmm_range *range),
-	TP_ARGS(range),
-	TP_STRUCT__entry(
-		__field(unsigned long, start)
-		__field(unsigned long, end)
-		__field(unsigned long, seq)
-	),
-	TP_fast_assign(
-		__entry->start = range->start;
-		__entry->end = range->end;
-		__entry->seq = range->notifier_seq;
-	),
-	TP_printk("va=%#lx-%#lx seq=%lu", __entry->start, __entry->end,
-		  __entry->seq)
+	    TP_PROTO(const struct hmm_range *range),
+	    TP_ARGS(range),
+	    TP_STRUCT__entry(
+		    __field(unsigned long, start)
+		    __field(unsigned long, end)
+		    __field(unsigned long, seq)
+	    ),
+	    TP_fast_assign(
+		    __entry->start = range->start;
+		    __entry->end = range->end;
+		    __entry->seq = range->notifier_seq;
+	    ),
+	    TP_printk("va=%#lx-%#lx seq=%lu", __entry->start, __entry->end,
+		      __entry->seq)
 );
 
 #endif /* _TRACE_GUP_RANGE_H */

@@ -71,10 +71,11 @@ static int show(int fd, unsigned int mode, enum mem_kind kind)
 	wrong = verify(fd, h, p, len, write);
 	edu_unmap(fd, h, len);
 	after = stale(fd, q.addr, p);
-	printf("%-8s %-12s %5zu KiB %4llu runs %4llu links %llu sync %7.0f us  DMA %s, %s, stale access %s\n",
+	printf("%-8s %-12s %5zu KiB %4llu runs %4llu links %llu sync %7.0f us",
 	       mode ? "mirrored" : "pinned", mem_names[kind], len >> 10,
 	       (unsigned long long)(mode ? q.links : q.runs),
-	       (unsigned long long)q.links, (unsigned long long)q.syncs, start,
+	       (unsigned long long)q.links, (unsigned long long)q.syncs, start);
+	printf("  DMA %-10s %s, stale access %s\n",
 	       write ? "read+write" : "read", wrong ? "WRONG" : "verified",
 	       after);
 	munmap(p, len);

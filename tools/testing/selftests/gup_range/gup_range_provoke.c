@@ -10,13 +10,14 @@ int main(int argc, char **argv)
 		[GUP_RANGE_EDU_PROVOKE_LEAK]	= "leak",
 		[GUP_RANGE_EDU_PROVOKE_STALE]	= "stale",
 		[GUP_RANGE_EDU_PROVOKE_HANG]	= "hang",
+		NULL
 	};
 	struct gup_range_edu_provoke req = { .size = sizeof(req) };
 	int fd = open(EDU_DEV, O_RDWR);
 	size_t i;
 	int ret;
 
-	for (i = 0; argc == 2 && i < sizeof(names) / sizeof(names[0]); i++) {
+	for (i = 0; argc == 2 && names[i]; i++) {
 		if (strcmp(argv[1], names[i]))
 			continue;
 		req.what = i;

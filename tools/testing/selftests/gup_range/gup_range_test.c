@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -80,9 +81,8 @@ static long long iommu_balance(void)
 		p = strstr(line, "unmapped_size=");
 		if (p)
 			bytes -= strtoull(p + 14, NULL, 10);
-		else if (strstr(line, " map: IOMMU") &&
-			 (p = strstr(line, " size=")))
-			bytes += strtoull(p + 6, NULL, 10);
+		else if (strstr(line, " map: IOMMU"))
+			bytes += strtoull(strstr(line, " size=") + 6, NULL, 10);
 	}
 	fclose(f);
 	return bytes;
@@ -144,19 +144,33 @@ static bool boot_has(const char *what)
 	return strstr(cmdline, what);
 }
 
+static int edu_slot(char *slot)
+{
+	char path[128];
+	int dev;
+
+	for (dev = 0; dev < 32; dev++) {
+		sprintf(slot, "0000:00:%02x.0", dev);
+		sprintf(path, "/sys/bus/pci/drivers/gup_range_edu/%s", slot);
+		if (!access(path, F_OK))
+			return 0;
+	}
+	return -ENODEV;
+}
+
 static bool bounces(void)
 {
 	return boot_has("swiotlb=force");
 }
 
 /* Mirrored mode has no moment at which a bounce buffer could be copied. */
-#define SKIP_MIRROR_ON_SWIOTLB(flags)					\
-	if ((flags) & MIRROR && bounces())				\
-		SKIP(return, "mirrored mode is refused with swiotlb=force")
+static bool refused(unsigned int flags)
+{
+	return flags & MIRROR && bounces();
+}
 
-#define SKIP_UNPROTECTED(fd)						\
-	if (!edu_protected(fd))						\
-		SKIP(return, "no IOMMU stops this device")
+#define REFUSED "mirrored mode is refused with swiotlb=force"
+#define UNPROTECTED "no IOMMU stops this device"
 
 /* ---------------------------------------------------- kinds of memory x mode */
 
@@ -176,20 +190,22 @@ FIXTURE_VARIANT(range)
 	enum mem_kind kind;
 };
 
-#define RANGE_VARIANT(name, kind_)					\
-FIXTURE_VARIANT_ADD(range, pinned_##name)				\
-{ .mode = PINNED, .kind = kind_ };					\
-FIXTURE_VARIANT_ADD(range, mirrored_##name)				\
-{ .mode = MIRROR, .kind = kind_ }
-
-RANGE_VARIANT(4k, MEM_4K);
-RANGE_VARIANT(thp, MEM_THP);
-RANGE_VARIANT(hugetlb, MEM_HUGETLB);
-RANGE_VARIANT(shmem, MEM_SHMEM);
-RANGE_VARIANT(memfd, MEM_MEMFD);
-RANGE_VARIANT(private_file, MEM_PRIVATE_FILE);
-RANGE_VARIANT(read_only, MEM_READONLY);
-RANGE_VARIANT(mixed, MEM_MIXED);
+FIXTURE_VARIANT_ADD(range, pinned_4k) { .mode = PINNED, .kind = MEM_4K };
+FIXTURE_VARIANT_ADD(range, mirrored_4k) { .mode = MIRROR, .kind = MEM_4K };
+FIXTURE_VARIANT_ADD(range, pinned_thp) { .mode = PINNED, .kind = MEM_THP };
+FIXTURE_VARIANT_ADD(range, mirrored_thp) { .mode = MIRROR, .kind = MEM_THP };
+FIXTURE_VARIANT_ADD(range, pinned_hugetlb) { .mode = PINNED, .kind = MEM_HUGETLB };
+FIXTURE_VARIANT_ADD(range, mirrored_hugetlb) { .mode = MIRROR, .kind = MEM_HUGETLB };
+FIXTURE_VARIANT_ADD(range, pinned_shmem) { .mode = PINNED, .kind = MEM_SHMEM };
+FIXTURE_VARIANT_ADD(range, mirrored_shmem) { .mode = MIRROR, .kind = MEM_SHMEM };
+FIXTURE_VARIANT_ADD(range, pinned_memfd) { .mode = PINNED, .kind = MEM_MEMFD };
+FIXTURE_VARIANT_ADD(range, mirrored_memfd) { .mode = MIRROR, .kind = MEM_MEMFD };
+FIXTURE_VARIANT_ADD(range, pinned_private_file) { .mode = PINNED, .kind = MEM_PRIVATE_FILE };
+FIXTURE_VARIANT_ADD(range, mirrored_private_file) { .mode = MIRROR, .kind = MEM_PRIVATE_FILE };
+FIXTURE_VARIANT_ADD(range, pinned_read_only) { .mode = PINNED, .kind = MEM_READONLY };
+FIXTURE_VARIANT_ADD(range, mirrored_read_only) { .mode = MIRROR, .kind = MEM_READONLY };
+FIXTURE_VARIANT_ADD(range, pinned_mixed) { .mode = PINNED, .kind = MEM_MIXED };
+FIXTURE_VARIANT_ADD(range, mirrored_mixed) { .mode = MIRROR, .kind = MEM_MIXED };
 
 FIXTURE_SETUP(range)
 {
@@ -220,7 +236,8 @@ TEST_F(range, device_reads)
 	unsigned int i;
 	int h;
 
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	h = edu_map(self->fd, self->p, self->len, variant->mode);
 	ASSERT_GT(h, 0);
 	for (i = 0; i < 4; i++) {
@@ -239,7 +256,8 @@ TEST_F(range, device_writes)
 	size_t n;
 	int h;
 
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
 	if (variant->kind == MEM_READONLY) {
 		EXPECT_EQ(variant->mode == MIRROR ? -EPERM : -EFAULT, h);
@@ -265,7 +283,8 @@ TEST_F(range, read_only_map_stops_write)
 {
 	int h, ret;
 
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	h = edu_map(self->fd, self->p, self->len, variant->mode);
 	ASSERT_GT(h, 0);
 	ret = edu_dma(self->fd, h, PAGE, self->buf, CHUNK, DMA_WRITE | NOFAULT);
@@ -289,7 +308,8 @@ TEST_F(range, unmapped_address_is_dead)
 	uint64_t addr;
 	int h;
 
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	h = edu_map(self->fd, self->p, self->len, variant->mode | write);
 	ASSERT_GT(h, 0);
 	addr = edu_addr(self->fd, h, PAGE);
@@ -316,7 +336,8 @@ TEST_F(range, unaligned_ends)
 	size_t off = PAGE - 3, len = self->len - 2 * PAGE + 5, n;
 	int h;
 
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	h = edu_map(self->fd, self->p + off, len, variant->mode |
 		    (variant->kind == MEM_READONLY ? 0 : WRITE));
 	ASSERT_GT(h, 0);
@@ -351,7 +372,8 @@ TEST_F(range, cost_and_shape)
 	bool prot = edu_protected(self->fd);
 	int h;
 
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	h = edu_map(self->fd, self->p, self->len, variant->mode);
 	ASSERT_GT(h, 0);
 	ASSERT_EQ(0, edu_query(self->fd, h, 0, &q));
@@ -387,7 +409,8 @@ TEST_F(range, several_mappings)
 {
 	int a, b, i;
 
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	for (i = 0; i < 2; i++) {
 		a = edu_map(self->fd, self->p, self->len, variant->mode);
 		b = edu_map(self->fd, self->p, self->len, variant->mode);
@@ -428,7 +451,8 @@ FIXTURE_SETUP(mirror)
 	oracles_begin(&self->o);
 	self->fd = open(EDU_DEV, O_RDWR);
 	ASSERT_GE(self->fd, 0);
-	SKIP_MIRROR_ON_SWIOTLB(MIRROR);
+	if (refused(MIRROR))
+		SKIP(return, REFUSED);
 	self->len = mem_len(variant->kind);
 	self->p = mem_alloc(variant->kind, self->len);
 	ASSERT_NE(MAP_FAILED, self->p);
@@ -469,7 +493,8 @@ TEST_F(mirror, reused_address)
 	size_t cut = mem_is_huge(variant->kind) ? HUGE : PAGE;
 	uint64_t addr = edu_addr(self->fd, self->h, 0);
 
-	SKIP_UNPROTECTED(self->fd);
+	if (!edu_protected(self->fd))
+		SKIP(return, UNPROTECTED);
 	ASSERT_EQ(0, edu_dma(self->fd, self->h, 0, self->buf, CHUNK, DMA_WRITE));
 	ASSERT_NE(MAP_FAILED, mmap(self->p, cut, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
@@ -632,11 +657,121 @@ TEST_F(mirror, read_then_write)
 	}
 }
 
-/* A THP is split, or collapsed, under the mapping. */
-TEST_F(mirror, thp_split_and_collapse)
+/* ----------------------------------------------- mirrored, one kind of memory */
+
+FIXTURE(mirror_one)
 {
-	if (variant->kind != MEM_THP)
-		SKIP(return, "only for THP");
+	struct oracles o;
+	int fd;
+	int h;
+	unsigned char *p;
+	size_t len;
+	unsigned char buf[CHUNK];
+};
+
+FIXTURE_SETUP(mirror_one)
+{
+	oracles_begin(&self->o);
+	if (refused(MIRROR))
+		SKIP(return, REFUSED);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	memset(self->buf, 0xee, CHUNK);
+}
+
+FIXTURE_TEARDOWN(mirror_one)
+{
+	if (self->fd > 0)
+		close(self->fd);
+	if (self->p)
+		munmap(self->p, self->len);
+	oracles_check(_metadata, &self->o);
+}
+
+static void mirror_one(struct __test_metadata *_metadata,
+		       struct _test_data_mirror_one *self, enum mem_kind kind)
+{
+	self->len = mem_len(kind);
+	self->p = mem_alloc(kind, self->len);
+	ASSERT_NE(MAP_FAILED, self->p);
+	self->h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE);
+	ASSERT_GT(self->h, 0);
+}
+
+static void fail_setup(void)
+{
+	static const char * const attrs[] = { "failslab", "fail_page_alloc" };
+	char path[128];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		sprintf(path, "/sys/kernel/debug/%s/ignore-gfp-wait", attrs[i]);
+		write_file(path, "0");
+		sprintf(path, "/sys/kernel/debug/%s/ignore-gfp-highmem",
+			attrs[i]);
+		write_file(path, "0");
+		sprintf(path, "/sys/kernel/debug/%s/min-order", attrs[i]);
+		write_file(path, "0");
+		sprintf(path, "/sys/kernel/debug/%s/verbose", attrs[i]);
+		write_file(path, "0");
+	}
+}
+
+/* Have the @n-th allocation from here fail; 0 ends it. False: it was reached. */
+static bool fail_nth(int n)
+{
+	char path[64], buf[16];
+	int fd, left = 0;
+
+	sprintf(path, "/proc/self/task/%ld/fail-nth", (long)gettid());
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return false;
+	if (n) {
+		sprintf(buf, "%d", n);
+	} else {
+		ssize_t got = pread(fd, buf, sizeof(buf) - 1, 0);
+
+		buf[got > 0 ? got : 0] = 0;
+		left = atoi(buf);
+		strcpy(buf, "0");
+	}
+	if (pwrite(fd, buf, strlen(buf), 0) < 0)
+		left = 0;
+	close(fd);
+	return left;
+}
+
+struct disturber {
+	unsigned char *p;
+	size_t len;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+static void *disturber_run(void *arg)
+{
+	struct disturber *d = arg;
+
+	while (!d->stop) {
+		mprotect(d->p, d->len, PROT_READ);
+		mprotect(d->p, d->len, PROT_READ | PROT_WRITE);
+	}
+	return NULL;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* A THP is split, or collapsed, under the mapping. */
+TEST_F(mirror_one, thp_split_and_collapse)
+{
+	mirror_one(_metadata, self, MEM_THP);
 	ASSERT_EQ(0, madvise(self->p + 5 * PAGE, PAGE, MADV_DONTNEED));
 	EXPECT_EQ(0, edu_dma(self->fd, self->h, 6 * PAGE - CHUNK / 2, self->buf,
 			     CHUNK, DMA_WRITE));
@@ -652,7 +787,7 @@ struct writer {
 	int fd, h;
 	size_t offset, span;
 	unsigned int flags;
-	volatile bool stop;
+	atomic_bool stop;
 	int dmas, errors;
 	pthread_t thread;
 };
@@ -679,22 +814,23 @@ static void *writer_run(void *arg)
  * The device writes without end while the CPU takes the pages away and uses them
  * for other things: no canary is ever hit.
  */
-TEST_F(mirror, canaries)
+static void canaries(struct __test_metadata *_metadata,
+		     struct _test_data_mirror_one *self, enum mem_kind kind)
 {
 	size_t span = 8 * PAGE, i;
 	struct writer w = {
-		.fd = self->fd, .h = self->h, .span = span, .flags = DMA_WRITE,
+		.fd = self->fd, .span = span, .flags = DMA_WRITE,
 	};
 	unsigned char *other;
 	int round;
 
-	if (variant->kind == MEM_HUGETLB)
-		SKIP(return, "needs memory that is freed in small pages");
+	mirror_one(_metadata, self, kind);
+	w.h = self->h;
 	self->o.faults_expected = true;
 	ASSERT_EQ(0, pthread_create(&w.thread, NULL, writer_run, &w));
 	for (round = 0; round < 12; round++) {
 		usleep(70000 + round * 9000);
-		madvise(self->p, span, variant->kind == MEM_SHMEM ?
+		madvise(self->p, span, kind == MEM_SHMEM ?
 			MADV_REMOVE : MADV_DONTNEED);
 		other = mmap(NULL, span, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -711,6 +847,78 @@ TEST_F(mirror, canaries)
 	pthread_join(w.thread, NULL);
 	EXPECT_EQ(0, w.errors);
 	EXPECT_LT(3, w.dmas);
+}
+
+TEST_F(mirror_one, canaries_4k)
+{
+	canaries(_metadata, self, MEM_4K);
+}
+
+TEST_F(mirror_one, canaries_thp)
+{
+	canaries(_metadata, self, MEM_THP);
+}
+
+TEST_F(mirror_one, canaries_shmem)
+{
+	canaries(_metadata, self, MEM_SHMEM);
+}
+
+/* Each allocation of a device page fault and of an upgrade fails in turn. */
+TEST_F(mirror_one, fail_each_allocation_of_fault)
+{
+	int n, h, ret, failed = 0;
+	bool unused = false;
+
+	mirror_one(_metadata, self, MEM_4K);
+	ASSERT_EQ(0, edu_unmap(self->fd, self->h, self->len));
+	if (access("/proc/self/fail-nth", W_OK))
+		SKIP(return, "no /proc/self/fail-nth (CONFIG_FAULT_INJECTION)");
+	fail_setup();
+	for (n = 1; n < 1000 && !unused; n++) {
+		h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
+		ASSERT_GT(h, 0);
+		ASSERT_EQ(0, edu_fault(self->fd, h, 0, 4 * PAGE, false));
+		fail_nth(n);
+		ret = edu_fault(self->fd, h, PAGE, 6 * PAGE, true);
+		unused = fail_nth(0);
+		if (ret) {
+			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT ||
+				    ret == -EIO);
+			failed++;
+			/* What was not asked for is not harmed by it. */
+			EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, h, 6 * PAGE));
+			unused = false;
+		}
+		EXPECT_EQ(0, edu_fault(self->fd, h, PAGE, 6 * PAGE, true));
+		EXPECT_NE(NOT_MAPPED, edu_addr(self->fd, h, 6 * PAGE));
+		EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+	}
+	EXPECT_LT(0, failed);
+	EXPECT_GT(1000, n);
+}
+
+/* Invalidated without end: it succeeds or says EBUSY, in a bounded time. */
+TEST_F(mirror_one, endless_invalidation)
+{
+	struct disturber d = {};
+	double start;
+	int i, ret;
+
+	mirror_one(_metadata, self, MEM_4K);
+	d.p = self->p;
+	d.len = self->len;
+	ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturber_run, &d));
+	for (i = 0; i < 20; i++) {
+		start = seconds();
+		ret = edu_fault(self->fd, self->h, 0, self->len, false);
+		EXPECT_TRUE(ret == 0 || ret == -EBUSY);
+		EXPECT_GT(15, seconds() - start);
+	}
+	d.stop = true;
+	pthread_join(d.thread, NULL);
+	EXPECT_EQ(0, edu_fault(self->fd, self->h, 0, self->len, true));
+	EXPECT_EQ(0, edu_unmap(self->fd, self->h, self->len));
 }
 
 /* ------------------------------------------------------------- pinned memory */
@@ -1057,29 +1265,41 @@ static int race(int fd, void *p, unsigned int mode, int tries, int *in_time)
 	return changed;
 }
 
+/* Flush queue or not, for the test device. */
+static bool iommu_is_lazy(void)
+{
+	char slot[32], path[128], type[16] = "";
+
+	if (edu_slot(slot))
+		return false;
+	sprintf(path, "/sys/bus/pci/devices/%s/iommu_group/type", slot);
+	read_file(path, type, sizeof(type));
+	return !strncmp(type, "DMA-FQ", 6);
+}
+
 /* The lab can see it: dma_unmap_phys() in lazy mode lets a late DMA through. */
 TEST_F(race, dma_api_lazy_lets_through)
 {
 	int in_time, changed;
 
-	SKIP_UNPROTECTED(self->fd);
+	if (!edu_protected(self->fd))
+		SKIP(return, UNPROTECTED);
 	self->o.faults_expected = true;
 	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_DMA_API, 6,
 		       &in_time);
 	ASSERT_GE(changed, 0);
 	ASSERT_LT(0, in_time);
-	if (boot_has("iommu.strict=0")) {
-		EXPECT_LT(0, changed);
-	} else if (boot_has("iommu.strict=1")) {
-		EXPECT_EQ(0, changed);
-	}
+	/* Seen with VT-d and virtio; not every lazy unmap leaves a window. */
+	EXPECT_TRUE(iommu_is_lazy() ?
+		    changed > 0 || !boot_has("iommu.strict=0") : !changed);
 }
 
 TEST_F(race, pinned_unmap_is_final)
 {
 	int in_time, changed;
 
-	SKIP_UNPROTECTED(self->fd);
+	if (!edu_protected(self->fd))
+		SKIP(return, UNPROTECTED);
 	self->o.faults_expected = true;
 	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_PINNED, 6,
 		       &in_time);
@@ -1091,7 +1311,8 @@ TEST_F(race, invalidation_is_final)
 {
 	int in_time, changed;
 
-	SKIP_UNPROTECTED(self->fd);
+	if (!edu_protected(self->fd))
+		SKIP(return, UNPROTECTED);
 	self->o.faults_expected = true;
 	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_MIRRORED, 6,
 		       &in_time);
@@ -1122,7 +1343,8 @@ FIXTURE_VARIANT_ADD(input, mirrored) { .mode = MIRROR };
 FIXTURE_SETUP(input)
 {
 	oracles_begin(&self->o);
-	SKIP_MIRROR_ON_SWIOTLB(variant->mode);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
 	self->fd = open(EDU_DEV, O_RDWR);
 	ASSERT_GE(self->fd, 0);
 	self->len = 8 * PAGE;
@@ -1164,12 +1386,9 @@ TEST_F(input, length_wraps)
 
 TEST_F(input, length_bit_63)
 {
-	int ret;
-
 	/* Does not wrap, but ends far beyond any user address. */
 	self->req.len |= 1ULL << 63;
-	ret = MAP_REQ();
-	EXPECT_TRUE(ret == -EFAULT || (variant->mode && ret == -ENOMEM));
+	EXPECT_EQ(variant->mode == MIRROR ? -EOVERFLOW : -EFAULT, MAP_REQ());
 }
 
 TEST_F(input, last_page_of_the_address_space)
@@ -1480,20 +1699,16 @@ TEST_F(input, read_only_and_write)
 /* A BAR of the device itself: VM_IO and VM_PFNMAP. */
 TEST_F(input, pfnmap)
 {
-	char path[] = "/sys/bus/pci/drivers/gup_range_edu/0000:00:00.0/resource0";
-	void *bar = MAP_FAILED;
-	int dev, fd;
+	char slot[32], path[128];
+	void *bar;
+	int fd;
 
-	for (dev = 0; dev < 32 && bar == MAP_FAILED; dev++) {
-		sprintf(path, "/sys/bus/pci/drivers/gup_range_edu/0000:00:%02x.0/resource0",
-			dev);
-		fd = open(path, O_RDWR);
-		if (fd < 0)
-			continue;
-		bar = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-			   0);
-		close(fd);
-	}
+	ASSERT_EQ(0, edu_slot(slot));
+	sprintf(path, "/sys/bus/pci/devices/%s/resource0", slot);
+	fd = open(path, O_RDWR);
+	ASSERT_GE(fd, 0);
+	bar = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
 	ASSERT_NE(MAP_FAILED, bar);
 	self->req.va = (uintptr_t)bar;
 	self->req.len = PAGE;
@@ -1530,10 +1745,10 @@ TEST_F(input, file_with_dirty_tracking)
 	void *p;
 
 	mkdir(dir, 0700);
-	if (system("mkfs.minix /dev/ram0 >/dev/null 2>&1"))
-		SKIP(return, "no mkfs.minix or /dev/ram0");
-	if (mount("/dev/ram0", dir, "minix", 0, NULL))
-		SKIP(return, "no minix file system");
+	if (system("mke2fs /dev/ram0 >/dev/null 2>&1"))
+		SKIP(return, "no mke2fs or /dev/ram0");
+	if (mount("/dev/ram0", dir, "ext2", 0, NULL))
+		SKIP(return, "no ext2 file system");
 	fd = open("/tmp/gup_range_fs/file", O_RDWR | O_CREAT, 0600);
 	ASSERT_GE(fd, 0);
 	ASSERT_EQ(0, ftruncate(fd, 4 * PAGE));
@@ -1560,7 +1775,7 @@ TEST_F(input, file_with_dirty_tracking)
 		/* From the disk: the write was not lost. */
 		unsigned char back[CHUNK];
 
-		ASSERT_EQ(0, mount("/dev/ram0", dir, "minix", 0, NULL));
+		ASSERT_EQ(0, mount("/dev/ram0", dir, "ext2", 0, NULL));
 		fd = open("/tmp/gup_range_fs/file", O_RDONLY);
 		ASSERT_EQ(CHUNK, read(fd, back, CHUNK));
 		EXPECT_EQ(0, memcmp(self->buf, back, CHUNK));
@@ -1604,7 +1819,8 @@ static void blocks_and_dies(struct __test_metadata *_metadata, int fd,
 
 		if (wp)
 			*p = 1;
-		reg.range.start = prot.range.start = (uintptr_t)p;
+		reg.range.start = (uintptr_t)p;
+		prot.range.start = (uintptr_t)p;
 		if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) ||
 		    ioctl(uffd, UFFDIO_REGISTER, &reg) ||
 		    (wp && ioctl(uffd, UFFDIO_WRITEPROTECT, &prot)))
@@ -1631,8 +1847,10 @@ TEST_F(input, userfaultfd_wp)
 
 TEST_F(input, hwpoison)
 {
+	struct sigaction sa = { .sa_handler = nothing };
 	int ret;
 
+	sigaction(SIGBUS, &sa, NULL);
 	ASSERT_EQ(0, madvise(self->p + 5 * PAGE, PAGE, MADV_HWPOISON));
 	ret = MAP_REQ();
 	EXPECT_TRUE(ret == -EHWPOISON || ret == -EFAULT);
@@ -1664,50 +1882,6 @@ TEST_F(input, device_private)
 }
 
 /* ------------------------------------------------------------ fault injection */
-
-static void fail_setup(void)
-{
-	static const char * const attrs[] = { "failslab", "fail_page_alloc" };
-	char path[128];
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		sprintf(path, "/sys/kernel/debug/%s/ignore-gfp-wait", attrs[i]);
-		write_file(path, "0");
-		sprintf(path, "/sys/kernel/debug/%s/ignore-gfp-highmem",
-			attrs[i]);
-		write_file(path, "0");
-		sprintf(path, "/sys/kernel/debug/%s/min-order", attrs[i]);
-		write_file(path, "0");
-		sprintf(path, "/sys/kernel/debug/%s/verbose", attrs[i]);
-		write_file(path, "0");
-	}
-}
-
-/* Have the @n-th allocation from here fail; 0 ends it. False: it was reached. */
-static bool fail_nth(int n)
-{
-	char path[64], buf[16];
-	int fd, left = 0;
-
-	sprintf(path, "/proc/self/task/%ld/fail-nth", (long)gettid());
-	fd = open(path, O_RDWR);
-	if (fd < 0)
-		return false;
-	if (n) {
-		sprintf(buf, "%d", n);
-	} else {
-		ssize_t got = pread(fd, buf, sizeof(buf) - 1, 0);
-
-		buf[got > 0 ? got : 0] = 0;
-		left = atoi(buf);
-		strcpy(buf, "0");
-	}
-	if (pwrite(fd, buf, strlen(buf), 0) < 0)
-		left = 0;
-	close(fd);
-	return left;
-}
 
 /* Each allocation of a map fails in turn: nothing stays, the next one works. */
 TEST_F(input, fail_each_allocation)
@@ -1744,91 +1918,7 @@ TEST_F(input, fail_each_allocation)
 	EXPECT_GT(1000, n);
 }
 
-/* Each allocation of a device page fault and of an upgrade fails in turn. */
-TEST_F(input, fail_each_allocation_of_fault)
-{
-	int n, h, ret, failed = 0;
-	bool unused = false;
-
-	if (variant->mode == PINNED)
-		SKIP(return, "only for mirrored mode");
-	if (access("/proc/self/fail-nth", W_OK))
-		SKIP(return, "no /proc/self/fail-nth (CONFIG_FAULT_INJECTION)");
-	fail_setup();
-	for (n = 1; n < 1000 && !unused; n++) {
-		h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
-		ASSERT_GT(h, 0);
-		ASSERT_EQ(0, edu_fault(self->fd, h, 0, 4 * PAGE, false));
-		fail_nth(n);
-		ret = edu_fault(self->fd, h, PAGE, 6 * PAGE, true);
-		unused = fail_nth(0);
-		if (ret) {
-			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT ||
-				    ret == -EIO);
-			failed++;
-			/* What was not asked for is not harmed by it. */
-			EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, h, 6 * PAGE));
-			unused = false;
-		}
-		EXPECT_EQ(0, edu_fault(self->fd, h, PAGE, 6 * PAGE, true));
-		EXPECT_NE(NOT_MAPPED, edu_addr(self->fd, h, 6 * PAGE));
-		EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
-	}
-	EXPECT_LT(0, failed);
-	EXPECT_GT(1000, n);
-}
-
 /* ------------------------------------------------------------------ progress */
-
-struct disturber {
-	unsigned char *p;
-	size_t len;
-	volatile bool stop;
-	pthread_t thread;
-};
-
-static void *disturber_run(void *arg)
-{
-	struct disturber *d = arg;
-
-	while (!d->stop) {
-		mprotect(d->p, d->len, PROT_READ);
-		mprotect(d->p, d->len, PROT_READ | PROT_WRITE);
-	}
-	return NULL;
-}
-
-static double seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
-/* Invalidated without end: it succeeds or says EBUSY, in a bounded time. */
-TEST_F(input, endless_invalidation)
-{
-	struct disturber d = { .p = self->p, .len = self->len };
-	double start;
-	int i, ret, h;
-
-	if (variant->mode == PINNED)
-		SKIP(return, "only for mirrored mode");
-	h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
-	ASSERT_GT(h, 0);
-	ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturber_run, &d));
-	for (i = 0; i < 20; i++) {
-		start = seconds();
-		ret = edu_fault(self->fd, h, 0, self->len, false);
-		EXPECT_TRUE(ret == 0 || ret == -EBUSY);
-		EXPECT_GT(15, seconds() - start);
-	}
-	d.stop = true;
-	pthread_join(d.thread, NULL);
-	EXPECT_EQ(0, edu_fault(self->fd, h, 0, self->len, true));
-	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
-}
 
 struct crowd {
 	unsigned char *p;
@@ -1846,19 +1936,21 @@ static void *crowd_run(void *arg)
 
 	for (i = 0; i < 25; i++) {
 		size_t off = rand_r(&c->seed) % (c->len - PAGE);
-		size_t len = 1 + rand_r(&c->seed) % (c->len - off - 1);
+		size_t len = 2 + rand_r(&c->seed) % (c->len - off - 2);
 
 		h = edu_map(fd, c->p + off, len, c->mode | WRITE);
 		if (h <= 0) {
-			c->errors += h != -EBUSY;
+			/* Mirrored: disturbed too often, or read-only now. */
+			c->errors += c->mode == PINNED ||
+				     (h != -EBUSY && h != -EPERM);
 			continue;
 		}
 		if (c->mode == MIRROR &&
 		    edu_unmap_part(fd, h, 0, 1 + len / 3, NULL, NULL))
 			c->errors++;
+		/* Some are left to close(). */
 		if (rand_r(&c->seed) % 4 && edu_unmap(fd, h, len))
-			/* A part of one byte was the whole. */
-			c->errors += len > 1;
+			c->errors++;
 	}
 	close(fd);
 	return NULL;
@@ -1886,11 +1978,8 @@ TEST_F(input, crowd)
 		errors += c[i].errors;
 	}
 	d.stop = true;
-	if (variant->mode == MIRROR) {
+	if (variant->mode == MIRROR)
 		pthread_join(d.thread, NULL);
-		/* Writing while it is read-only is an error of the memory. */
-		errors = 0;
-	}
 	EXPECT_EQ(0, errors);
 }
 
@@ -1919,20 +2008,6 @@ TEST_F(input, large_and_often)
 }
 
 /* ----------------------------------------------------------- the device leaves */
-
-static int edu_slot(char *slot)
-{
-	char path[128];
-	int dev;
-
-	for (dev = 0; dev < 32; dev++) {
-		sprintf(slot, "0000:00:%02x.0", dev);
-		sprintf(path, "/sys/bus/pci/drivers/gup_range_edu/%s", slot);
-		if (!access(path, F_OK))
-			return 0;
-	}
-	return -ENODEV;
-}
 
 static void device_leaves(struct __test_metadata *_metadata, int fd,
 			  unsigned int mode, unsigned char *p, size_t len,
@@ -2016,27 +2091,37 @@ TEST(tracepoints)
 	unsigned int i;
 	int h;
 
-	if (bounces())
-		SKIP(return, "mirrored mode is refused with swiotlb=force");
 	write_file(TRACING "trace", "");
 	ASSERT_EQ(0, write_file(TRACING "events/gup_range/enable", "1"));
 	h = edu_map(fd, p, 8 * PAGE, PINNED);
 	ASSERT_GT(h, 0);
 	edu_unmap(fd, h, 8 * PAGE);
-	h = edu_map(fd, p, 8 * PAGE, MIRROR);
-	ASSERT_GT(h, 0);
+	if (!bounces())
+		edu_map(fd, p, 8 * PAGE, MIRROR);
 	munmap(p, 8 * PAGE);
 	close(fd);
 	write_file(TRACING "events/gup_range/enable", "0");
 	ASSERT_EQ(0, read_file(TRACING "trace", trace, sizeof(trace)));
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < (bounces() ? 4 : 5); i++)
 		EXPECT_NE(NULL, strstr(trace, events[i]));
 }
 
 /* ------------------------------------------------------------------ fault log */
 
+FIXTURE(log)
+{
+};
+
+FIXTURE_SETUP(log)
+{
+}
+
+FIXTURE_TEARDOWN(log)
+{
+}
+
 /* The tests above provoked faults; this IOMMU must have logged one of them. */
-TEST(faults_were_logged)
+TEST_F(log, faults_were_logged)
 {
 	int fd = open(EDU_DEV, O_RDWR);
 	static char line[1024];
@@ -2045,7 +2130,7 @@ TEST(faults_were_logged)
 	ssize_t n;
 
 	if (!edu_protected(fd))
-		SKIP(return, "no IOMMU stops this device");
+		SKIP(return, UNPROTECTED);
 	close(fd);
 	if (access("/sys/class/iommu/dmar0", F_OK) && !boot_has("lab.virtio") &&
 	    access("/sys/bus/virtio/drivers/virtio_iommu", F_OK))

@@ -243,11 +243,11 @@ static inline void *mem_alloc(enum mem_kind kind, size_t len)
 
 	if (at == MAP_FAILED)
 		return at;
-	if (kind == MEM_HUGETLB)
+	if (kind == MEM_HUGETLB) {
 		flags |= MAP_HUGETLB | 21 << MAP_HUGE_SHIFT;
-	else if (kind == MEM_SHMEM)
+	} else if (kind == MEM_SHMEM) {
 		flags = MAP_SHARED | MAP_ANONYMOUS;
-	else if (kind == MEM_MEMFD || kind == MEM_PRIVATE_FILE) {
+	} else if (kind == MEM_MEMFD || kind == MEM_PRIVATE_FILE) {
 		flags = kind == MEM_MEMFD ? MAP_SHARED : MAP_PRIVATE;
 		fd = mem_memfd(len);
 		if (fd < 0)

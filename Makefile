@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0
+# What people and CI call. Everything built lands in build/; "make clean" forgets it.
+
+BUILD := $(CURDIR)/build
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+include lab/tree.mk
+
+.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream kernel check clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
+
+# Packages, source and patched tree; each finds by itself that nothing is to do.
+host:
+	@lab/host
+
+kernel-tree: host
+	@[ -e build/linux/Makefile ] || $(MAKE) linux
+
+run: kernel-tree ## boot one guest and show what the patches do
+	@lab/test demo
+
+shell: kernel-tree ## a prompt in the same guest (Ctrl-A X ends it)
+	@lab/test shell
+
+test: kernel-tree ## all tests: every boot, the lab itself, upstream's selftests
+	@lab/test all
+
+test-one: kernel-tree ## the suites on one boot: BOOT=intel-strict [T=part of a test's name]
+	@lab/test boots --only '$(or $(BOOT),intel-strict)' --filter '$(T)'
+
+test-lab: kernel-tree ## provoke faults: each must turn a run red
+	@lab/test lab
+
+test-upstream: kernel-tree ## upstream's selftests, unpatched against patched kernel
+	@lab/test upstream
+
+kernel: kernel-tree ## build the two guest kernels (debug, run)
+	@lab/test kernel
+
+check: kernel-tree ## style, warnings, sparse, users, round trip (ONLY=name for one)
+	@lab/check $(ONLY)
+
+clean: ## remove what was built, keep build/linux and the fetched source
+	@if [ -d build/linux ]; then for w in base each; do \
+		git -C build/linux worktree remove --force $(BUILD)/$$w/linux 2>/dev/null || true; done; fi
+	@rm -rf build/out build/base build/each build/selftests build/logs build/*.cpio.gz build/*.new \
+		build/kvm-probe* build/upstream-base.json build/host.log
