@@ -193,6 +193,18 @@ def splats(console, allow):
     return found
 
 
+def by_name(results):
+    """{name: outcome}; a name that comes again is numbered."""
+    out = {}
+    for name, kind, _ in results:
+        n, key = 1, name
+        while key in out:
+            n += 1
+            key = f"{name} ({n})"
+        out[key] = kind
+    return out
+
+
 def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=True,
           kmemleak=True, filtered=False):
     """The verdict on one boot, as a dictionary. "red" is empty if it is green.
@@ -227,7 +239,7 @@ def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=
              "pass": tap.count("pass"), "fail": tap.count("fail"), "skip": tap.count("skip"),
              "skips": [{"test": n, "reason": why} for n, k, why in tap.results if k == "skip"],
              "failed": [n for n, k, why in tap.results if k == "fail"],
-             "tests": {n: k for n, k, why in tap.results},
+             "tests": by_name(tap.results),
              "seconds": s.get("seconds"), "rc": s.get("rc")}
         bad = [f"{s['suite']}: {p}" for p in tap.problems]
         bad += [f"{s['suite']}: not ok {n}" for n in r["failed"][:10]]

@@ -46,7 +46,9 @@ int gup_seq_push(struct gup_range_seq *seq, u64 val, unsigned long expect)
 	struct gup_range_block *block = seq->last;
 
 	if (!block || block->nr == block->max) {
-		u32 max = clamp(expect, 1UL, GUP_BLOCK_MAX);
+		/* Few runs are common, also of many pages: begin small. */
+		u32 max = min3(max(expect, 1UL), max(seq->nr, 4UL),
+			       GUP_BLOCK_MAX);
 
 		block = kmalloc_flex(*block, val, max, GFP_KERNEL_ACCOUNT);
 		if (!block)
@@ -374,6 +376,16 @@ int gup_range_pin(struct gup_range *range)
 }
 EXPORT_SYMBOL_GPL(gup_range_pin);
 
+static void gup_range_release(struct gup_range *range, bool dirty)
+{
+	trace_gup_range_unpin(range, 0);
+	atomic_long_dec(&gup_range_pins);
+	atomic_long_sub(gup_range_nr_pages(range), &gup_range_pinned_pages);
+	gup_range_unpin_pages(range, dirty);
+	gup_range_uncharge(range);
+	range->auto_pin = false;
+}
+
 /**
  * gup_range_unpin - undo gup_range_pin()
  * @range: a pinned range without mappings
@@ -389,12 +401,7 @@ void gup_range_unpin(struct gup_range *range)
 	if (WARN_ON_ONCE(!range->runs.nr || range->nr_maps))
 		return;
 
-	trace_gup_range_unpin(range, 0);
-	atomic_long_dec(&gup_range_pins);
-	atomic_long_sub(gup_range_nr_pages(range), &gup_range_pinned_pages);
-	gup_range_unpin_pages(range, range->flags & GUP_RANGE_WRITE);
-	gup_range_uncharge(range);
-	range->auto_pin = false;
+	gup_range_release(range, range->flags & GUP_RANGE_WRITE);
 }
 EXPORT_SYMBOL_GPL(gup_range_unpin);
 
@@ -438,6 +445,11 @@ int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
 {
 	size_t leaf, size;
 
+	/* Its pages would hold others besides ours. */
+	if (use_dma_iommu(map->dev) &&
+	    dma_get_merge_boundary(map->dev) >= PAGE_SIZE)
+		return -EOPNOTSUPP;
+
 	if (len >= PUD_SIZE)
 		leaf = PUD_SIZE;
 	else if (len >= PMD_SIZE)
@@ -445,6 +457,7 @@ int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
 	else
 		leaf = rounddown_pow_of_two(len);
 	leaf = max(leaf, map->granule);
+again:
 	map->slack = start & (leaf - 1);
 	/* dma_iova_try_alloc() keeps a flag in the top bit of the size. */
 	if (check_add_overflow(len, map->slack, &size) || (ssize_t)size < 0)
@@ -455,7 +468,13 @@ int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
 	 * dma_map_phys() would find single IOVAs here, but unmaps them lazily:
 	 * the device could reach a page that is not pinned any more.
 	 */
-	return use_dma_iommu(map->dev) ? -ENOMEM : 0;
+	if (!use_dma_iommu(map->dev))
+		return 0;
+	if (leaf == max(map->granule, PAGE_SIZE))
+		return -ENOMEM;
+	/* Huge leaves are worth much, but not as much as a mapping. */
+	leaf = max(map->granule, PAGE_SIZE);
+	goto again;
 }
 
 int gup_map_link(struct gup_range_map *map, phys_addr_t phys, size_t offset,
@@ -472,11 +491,12 @@ int gup_map_sync(struct gup_range_map *map, size_t offset, size_t len)
 	return dma_iova_sync(map->dev, &map->state, map->slack + offset, len);
 }
 
-void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len)
+void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len,
+		    enum dma_data_direction dir, unsigned long attrs)
 {
 	map->stats.flushes++;
-	dma_iova_unlink(map->dev, &map->state, map->slack + offset, len,
-			DMA_BIDIRECTIONAL, map->attrs);
+	dma_iova_unlink(map->dev, &map->state, map->slack + offset, len, dir,
+			map->attrs | attrs);
 }
 
 /* Whole pages: an IOMMU knows nothing smaller, and the slack is whole pages. */
@@ -492,6 +512,9 @@ static int gup_map_iova(struct gup_range *range, struct gup_range_map *map)
 	while (gup_seq_next(&range->runs, &block, &idx, &run)) {
 		size_t len = gup_run_pages(run) << PAGE_SHIFT;
 
+		ret = -EINTR;
+		if (fatal_signal_pending(current))
+			goto unlink;
 		ret = gup_map_link(map, PFN_PHYS(gup_run_pfn(run)), done, len,
 				   dir);
 		if (ret)
@@ -503,15 +526,16 @@ static int gup_map_iova(struct gup_range *range, struct gup_range_map *map)
 	if (!ret)
 		return 0;
 unlink:
+	/* The device had no address yet: the CPU's view is the right one. */
 	if (done)
-		gup_map_unlink(map, 0, done);
+		gup_map_unlink(map, 0, done, dir, DMA_ATTR_SKIP_CPU_SYNC);
 	dma_iova_free(map->dev, &map->state);
 	return ret;
 }
 
 /* Undo the first @nr pieces of gup_map_phys(). */
 static void gup_unmap_phys(struct gup_range *range, struct gup_range_map *map,
-			   unsigned long nr)
+			   unsigned long nr, unsigned long attrs)
 {
 	enum dma_data_direction dir = gup_range_dir(range);
 	struct gup_range_seg seg;
@@ -521,30 +545,30 @@ static void gup_unmap_phys(struct gup_range *range, struct gup_range_map *map,
 			if (!nr--)
 				break;
 			dma_unmap_phys(map->dev, seg.addr, seg.len, dir,
-				       map->attrs);
+				       map->attrs | attrs);
 		}
 	}
 	gup_seq_free(&map->dma);
 }
 
 /*
- * Every page of the device lies inside one run, at the same offset. Only the
+ * Every page of the device lies inside one segment, at the same offset. Only the
  * outer ends of the range may be off.
  */
-static bool gup_range_meets(const struct gup_range *range, size_t granule)
+static bool gup_map_meets_granule(const struct gup_range_map *map)
 {
-	size_t total = range->end - range->start;
-	struct gup_range_run run;
+	size_t total = map->range->end - map->range->start;
+	struct gup_range_seg seg;
 
-	if (granule <= PAGE_SIZE)
+	if (map->granule <= PAGE_SIZE)
 		return true;
-	gup_range_for_each_run(range, &run) {
-		unsigned long va = range->start + run.offset;
+	gup_range_map_for_each_seg(map, &seg, SIZE_MAX) {
+		unsigned long va = map->range->start + seg.offset;
 
-		if ((va ^ run.phys) & (granule - 1))
+		if ((va ^ seg.addr) & (map->granule - 1))
 			return false;
-		if (run.offset + run.len < total &&
-		    (va + run.len) & (granule - 1))
+		if (seg.offset + seg.len < total &&
+		    (va + seg.len) & (map->granule - 1))
 			return false;
 	}
 	return true;
@@ -571,7 +595,8 @@ static int gup_map_one(struct gup_range *range, struct gup_range_map *map,
 	else if (addr - phys != map->dma_offset || dma_need_unmap(map->dev))
 		ret = -EAGAIN;
 	if (ret)
-		dma_unmap_phys(map->dev, addr, len, dir, map->attrs);
+		dma_unmap_phys(map->dev, addr, len, dir,
+			       map->attrs | DMA_ATTR_SKIP_CPU_SYNC);
 	else
 		++*nr;
 	return ret;
@@ -591,12 +616,13 @@ static int gup_map_phys(struct gup_range *range, struct gup_range_map *map)
 	size_t off, len;
 	int ret;
 
-	if (!gup_range_meets(range, map->granule))
-		return -ERANGE;
 	map->piece = dma_max_mapping_size(map->dev);
 again:
 	nr = 0;
 	gup_range_for_each_run(range, &run) {
+		ret = -EINTR;
+		if (fatal_signal_pending(current))
+			goto undo;
 		for (off = 0; off < run.len; off += len) {
 			len = min(run.len - off, map->piece);
 			ret = gup_map_one(range, map, run.phys + off, len,
@@ -606,9 +632,11 @@ again:
 		}
 		cond_resched();
 	}
-	return 0;
+	ret = gup_map_meets_granule(map) ? 0 : -ERANGE;
+	if (!ret)
+		return 0;
 undo:
-	gup_unmap_phys(range, map, nr);
+	gup_unmap_phys(range, map, nr, DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret != -EAGAIN)
 		return ret;
 	store = true;
@@ -658,9 +686,11 @@ static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
  * failure nothing is mapped, and nothing pinned that was not before.
  *
  * Return: 0, what gup_range_pin() returns (but for -EBUSY), or
- * * -EINVAL - @map is not initialised, or its granule is larger than the range
+ * * -EINVAL - @map is not initialised, or its granule is larger than the range;
+ *   or @map is for mirrored ranges, and @range is not from hmm_range_dma_map()
  * * -EBUSY - @map is in use
- * * -ERANGE - no IOMMU, and the runs do not meet the granule
+ * * -ERANGE - no IOMMU, and the addresses do not meet the granule
+ * * -EOPNOTSUPP - the pages of the IOMMU are larger than those of the CPU
  * * -ENOMEM - no IOVA space, no memory for IOMMU page tables or for addresses
  * * -EIO - dma_map_phys() refused: out of reach, or no bounce buffer was free
  * * others - what the IOMMU driver said
@@ -689,8 +719,9 @@ int gup_range_dma_map(struct gup_range *range, struct gup_range_map *map)
 		range->auto_pin = true;
 	}
 	ret = gup_map_pinned(range, map);
+	/* No device wrote to it. */
 	if (ret && range->auto_pin && !range->nr_maps)
-		gup_range_unpin(range);
+		gup_range_release(range, false);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(gup_range_dma_map);
@@ -714,10 +745,11 @@ void gup_range_dma_unmap(struct gup_range *range, struct gup_range_map *map)
 		return;
 	nr = gup_range_nr_pages(range);
 	if (dma_use_iova(&map->state)) {
-		gup_map_unlink(map, 0, nr << PAGE_SHIFT);
+		gup_map_unlink(map, 0, nr << PAGE_SHIFT, gup_range_dir(range),
+			       0);
 		dma_iova_free(map->dev, &map->state);
 	} else {
-		gup_unmap_phys(range, map, ULONG_MAX);
+		gup_unmap_phys(range, map, ULONG_MAX, 0);
 	}
 	trace_gup_range_unmap(range, map, 0);
 	map->state = (struct dma_iova_state){};
@@ -830,7 +862,8 @@ EXPORT_SYMBOL_GPL(gup_range_map_seg_next);
  * @pgsz_bitmap: page sizes that the device has; bit n is 1 << n bytes
  *
  * The size fits when each of its pages that holds a byte of the range is
- * contiguous for the device, and user and DMA address are equal modulo it.
+ * contiguous for the device, and user and DMA address are equal modulo it. None
+ * larger is returned than the smallest that holds the whole range.
  *
  * Context: any; takes time in the number of segments.
  * Return: bytes, or 0 when none of the sizes fits.
@@ -839,8 +872,14 @@ size_t gup_range_map_pgsz(const struct gup_range_map *map,
 			  unsigned long pgsz_bitmap)
 {
 	size_t total = map->range->end - map->range->start;
+	unsigned long start = map->range->start, larger;
 	struct gup_range_seg seg;
 	u64 mask = 0;
+
+	larger = pgsz_bitmap >> bits_per(start ^ (map->range->end - 1)) <<
+		 bits_per(start ^ (map->range->end - 1));
+	if (larger)
+		pgsz_bitmap &= GENMASK(__ffs(larger), 0);
 
 	gup_range_map_for_each_seg(map, &seg, SIZE_MAX) {
 		mask |= (map->range->start + seg.offset) ^ seg.addr;

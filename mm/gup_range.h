@@ -66,7 +66,8 @@ int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
 int gup_map_link(struct gup_range_map *map, phys_addr_t phys, size_t offset,
 		 size_t len, enum dma_data_direction dir);
 int gup_map_sync(struct gup_range_map *map, size_t offset, size_t len);
-void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len);
+void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len,
+		    enum dma_data_direction dir, unsigned long attrs);
 void gup_map_count(long nr_maps, long nr_pages);
 
 #ifdef CONFIG_HMM_RANGE_DMA

@@ -58,7 +58,7 @@ struct hmm_dma_table {
 #define HMM_ENTRY_PFN		GENMASK_ULL(39, 0)
 #define HMM_ENTRY_BACK		GENMASK_ULL(48, 40)
 #define HMM_ENTRY_MORE		GENMASK_ULL(57, 49)	/* first: length - 1 */
-#define HMM_ENTRY_NEW		BIT_ULL(61)	/* first: linked by this call */
+#define HMM_ENTRY_NEW		BIT_ULL(61)	/* linked by this call */
 #define HMM_ENTRY_WRITE		BIT_ULL(62)
 #define HMM_ENTRY_MAPPED	BIT_ULL(63)
 
@@ -146,27 +146,41 @@ static void hmm_forget(struct gup_range_map *map, unsigned long va,
 	}
 }
 
+/* The first address from @va on that has a table; @end if there is none. */
+static unsigned long hmm_next_table(struct gup_range_map *map,
+				    unsigned long va, unsigned long end)
+{
+	unsigned long idx = va / HMM_TABLE_SIZE;
+
+	if (!xa_find(&map->tables, &idx, (end - 1) / HMM_TABLE_SIZE,
+		     XA_PRESENT))
+		return end;
+	return max(va, idx * HMM_TABLE_SIZE);
+}
+
 /* Unlink all units in [va, end), which cuts none; a flush per gapless span. */
 static void hmm_unlink(struct gup_range_map *map, unsigned long va,
 		       unsigned long end, bool dirty)
 {
 	unsigned long nr, next;
+	u64 *e;
 
-	while (va < end) {
-		u64 *e = hmm_entry(map, va, &nr);
-
-		next = e ? hmm_units_end(map, va, end) :
-			   va + (nr << PAGE_SHIFT);
-		if (next == va) {
+	while (va < end && map->nr_mapped) {
+		va = hmm_next_table(map, va, end);
+		if (va == end)
+			break;
+		e = hmm_entry(map, va, &nr);
+		for (; nr && !(*e & HMM_ENTRY_MAPPED); nr--, e++)
 			va += PAGE_SIZE;
-			continue;
-		}
-		if (e) {
+		next = hmm_units_end(map, va, end);
+		if (va < end && next > va) {
 			if (dma_use_iova(&map->state))
-				gup_map_unlink(map, va - map->start, next - va);
+				gup_map_unlink(map, va - map->start, next - va,
+					       DMA_BIDIRECTIONAL, 0);
 			hmm_forget(map, va, next, dirty);
+			va = next;
 		}
-		va = next;
+		cond_resched();
 	}
 }
 
@@ -331,8 +345,10 @@ int hmm_map_runs(struct gup_range *range, struct gup_range_map *map)
 	unsigned long va = first;
 	u64 links = map->stats.links;
 	unsigned int i;
-	int ret = 0;
+	int ret = 0, err;
 
+	if (!range->mirrored)
+		return -EINVAL;
 	lockdep_assert_held(map->lock);
 	for (block = range->runs.first; block && !ret; block = block->next) {
 		for (i = 0; i < block->nr && !ret; i++) {
@@ -343,16 +359,21 @@ int hmm_map_runs(struct gup_range *range, struct gup_range_map *map)
 				unsigned long n = min(nr, HMM_TABLE_PAGES -
 					(va >> PAGE_SHIFT) % HMM_TABLE_PAGES);
 
-				ret = hmm_map_run(range, map, va, pfn, n);
+				cond_resched();
+				ret = fatal_signal_pending(current) ? -EINTR :
+				      hmm_map_run(range, map, va, pfn, n);
 				pfn += n;
 				nr -= n;
 				va += n << PAGE_SHIFT;
 			}
 		}
 	}
-	if (!ret && dma_use_iova(&map->state) && map->stats.links != links)
-		ret = gup_map_sync(map, gup_range_first(range) - map->start,
+	/* After a failure too: what an upgrade put back is in use. */
+	if (dma_use_iova(&map->state) && map->stats.links != links) {
+		err = gup_map_sync(map, gup_range_first(range) - map->start,
 				   gup_range_nr_pages(range) << PAGE_SHIFT);
+		ret = ret ?: err;
+	}
 	hmm_settle(map, first, last, ret);
 	trace_gup_range_map(range, map, ret);
 	return ret;
@@ -450,7 +471,7 @@ int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 	new.notifier = notifier;
 	new.lock = lock;
 
-	/* The notifier is live: its callback sees all of @map or nothing. */
+	/* The notifier is live: its callback sees all of it or nothing. */
 	mutex_lock(lock);
 	*map = new;
 	xa_init(&map->tables);
@@ -495,26 +516,21 @@ void hmm_range_map_destroy(struct gup_range_map *map)
 }
 EXPORT_SYMBOL_GPL(hmm_range_map_destroy);
 
-static int hmm_alloc_tables(struct gup_range_map *map, unsigned long start,
-			    unsigned long end)
+static int hmm_alloc_table(struct gup_range_map *map, unsigned long va)
 {
-	unsigned long idx, last = (end - 1) / HMM_TABLE_SIZE;
+	unsigned long idx = va / HMM_TABLE_SIZE;
 	struct hmm_dma_table *table;
 	void *old;
 
-	for (idx = start / HMM_TABLE_SIZE; idx <= last; idx++) {
-		if (xa_load(&map->tables, idx))
-			continue;
-		table = kzalloc_obj(*table);
-		if (!table)
-			return -ENOMEM;
-		old = xa_cmpxchg(&map->tables, idx, NULL, table, GFP_KERNEL);
-		if (old)
-			kfree(table);
-		if (xa_is_err(old))
-			return xa_err(old);
-	}
-	return 0;
+	if (xa_load(&map->tables, idx))
+		return 0;
+	table = kzalloc_obj(*table, GFP_KERNEL_ACCOUNT);
+	if (!table)
+		return -ENOMEM;
+	old = xa_cmpxchg(&map->tables, idx, NULL, table, GFP_KERNEL_ACCOUNT);
+	if (old)
+		kfree(table);
+	return xa_err(old);
 }
 
 /* Fault [va, end), at most a table's worth, and note its runs. */
@@ -539,8 +555,12 @@ static int hmm_collect_chunk(struct hmm_range *chunk,
 	return 0;
 }
 
-/* Fault the range and note its runs, as they were at range->notifier_seq. */
-static int hmm_range_collect(struct hmm_range *range, unsigned long *pfns,
+/*
+ * Fault the range and note its runs, as they were at range->notifier_seq. Tables
+ * are made only for memory that is there.
+ */
+static int hmm_range_collect(struct hmm_range *range,
+			     struct gup_range_map *map, unsigned long *pfns,
 			     unsigned long timeout)
 {
 	unsigned long va = gup_range_first(&range->base);
@@ -556,6 +576,10 @@ static int hmm_range_collect(struct hmm_range *range, unsigned long *pfns,
 		chunk.end = min(ALIGN(va + 1, HMM_TABLE_SIZE), end);
 		ret = hmm_collect_chunk(&chunk, &range->base.runs, timeout,
 					(end - va) >> PAGE_SHIFT);
+		if (!ret)
+			ret = hmm_alloc_table(map, va);
+		if (!ret && fatal_signal_pending(current))
+			ret = -EINTR;
 		if (ret)
 			return ret;
 		if (first)
@@ -580,7 +604,7 @@ static int hmm_range_pass(struct hmm_range *range, struct gup_range_map *map,
 
 	if (!mmget_not_zero(mm))
 		return -ESRCH;
-	ret = hmm_range_collect(range, pfns, timeout);
+	ret = hmm_range_collect(range, map, pfns, timeout);
 	/* Not under the lock: the last one invalidates everything. */
 	mmput(mm);
 	if (ret)
@@ -627,7 +651,6 @@ static int hmm_range_dma_prep(struct hmm_range *range,
 {
 	unsigned long granule = max(map->granule, PAGE_SIZE);
 	struct gup_range *base = &range->base;
-	int ret;
 
 	unsigned long *pfns __free(kfree) = NULL;
 
@@ -642,15 +665,13 @@ static int hmm_range_dma_prep(struct hmm_range *range,
 	base->mm = map->notifier->mm;
 	base->flags = range->default_flags & HMM_PFN_REQ_WRITE ?
 		      GUP_RANGE_WRITE : 0;
+	base->mirrored = true;
 	base->runs = (struct gup_range_seq){};
 
 	pfns = kmalloc_objs(*pfns, min(gup_range_nr_pages(base),
 				       HMM_TABLE_PAGES));
 	if (!pfns)
 		return -ENOMEM;
-	ret = hmm_alloc_tables(map, range->start, range->end);
-	if (ret)
-		return ret;
 	return hmm_range_passes(range, map, pfns);
 }
 
@@ -658,6 +679,7 @@ static int hmm_range_dma_post(struct hmm_range *range,
 			      struct gup_range_map *map, int ret)
 {
 	gup_seq_free(&range->base.runs);
+	range->base.mirrored = false;
 	if (ret)
 		mutex_unlock(map->lock);
 	return ret;
@@ -727,9 +749,10 @@ EXPORT_SYMBOL_GPL(hmm_range_dma_map);
  * For the invalidate callback, after mmu_interval_set_seq(), and for the driver
  * itself. Any part of the range, mapped or not. What was linked by one call,
  * at most 512 pages, is unlinked as one, so it may unmap more than asked, never
- * less; the driver invalidates its device page table for all of it. When it returns the IOTLB is flushed, in
- * lazy mode too, and pages the device could write are dirty. Without an IOMMU
- * (see gup_range_map_protected()) it is the driver that stops the device.
+ * less; the driver invalidates its device page table for all of it. When it
+ * returns the IOTLB is flushed, in lazy mode too, and pages the device could
+ * write are dirty. Without an IOMMU (see gup_range_map_protected()) it is the
+ * driver that stops the device.
  *
  * Context: with the lock held that was given at init. Does not allocate and
  * cannot fail.

@@ -147,10 +147,13 @@ static bool edu_invalidate(struct mmu_interval_notifier *notifier,
 	unsigned long start = range->start, end = range->end;
 
 	if (!mmu_notifier_range_blockable(range)) {
-		if (!gup_range_map_protected(&h->map) && !edu_idle(h->edu))
-			return false;
 		if (!mutex_trylock(&h->lock))
 			return false;
+		/* A DMA is started under the lock, so none begins now. */
+		if (!gup_range_map_protected(&h->map) && !edu_idle(h->edu)) {
+			mutex_unlock(&h->lock);
+			return false;
+		}
 	} else {
 		mutex_lock(&h->lock);
 	}
@@ -696,6 +699,8 @@ static int edu_ioctl_race(struct edu_file *file, void *arg)
 	if (req->mode > GUP_RANGE_EDU_RACE_MIRRORED || req->in_time ||
 	    req->changed || !PAGE_ALIGNED(req->va))
 		return -EINVAL;
+	if (!use_dma_iommu(&edu->pdev->dev))
+		return -EPERM;
 	h = kzalloc_obj(*h);
 	if (!h)
 		return -ENOMEM;
@@ -721,6 +726,8 @@ static int edu_ioctl_race(struct edu_file *file, void *arg)
 	ret = edu_race_map(h, req->mode, &addr);
 	if (!ret)
 		ret = edu_race(h, req, addr);
+	else if (req->mode == GUP_RANGE_EDU_RACE_PINNED)
+		gup_range_dma_unmap(&h->range, &h->map);
 	mutex_unlock(&edu->dma_lock);
 
 	/* edu_race() unmapped the pinned one, or never got to. */

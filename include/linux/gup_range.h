@@ -73,6 +73,7 @@ struct gup_range {
 	/* private: */
 	unsigned int		nr_maps;
 	bool			auto_pin; /* the last unmap unpins */
+	bool			mirrored; /* from hmm_range_dma_map() */
 	struct user_struct	*user;
 	struct gup_range_seq	runs;
 };

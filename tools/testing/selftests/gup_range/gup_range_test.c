@@ -393,8 +393,8 @@ TEST_F(range, cost_and_shape)
 			EXPECT_EQ(q.addr, q.contig);
 			EXPECT_EQ(q.runs, q.links);
 			EXPECT_EQ(self->len, q.avail);
-			EXPECT_EQ(mem_is_huge(variant->kind) ? HUGE : PAGE,
-				  q.pgsz & (HUGE | PAGE) & ~(q.pgsz - 1));
+			EXPECT_EQ((q.addr ^ (uintptr_t)self->p) & (HUGE - 1) ?
+				  PAGE : HUGE, q.pgsz);
 		}
 		if (!bounces() && !boot_has("swiotlb"))
 			EXPECT_GE(q.runs * 16 + 2 * 4096, q.metadata);
