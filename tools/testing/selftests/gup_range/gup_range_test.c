@@ -124,7 +124,8 @@ static void oracles_check(struct __test_metadata *_metadata, struct oracles *o)
 	EXPECT_EQ(o->swiotlb,
 		  file_long("/sys/kernel/debug/swiotlb/io_tlb_used"));
 	EXPECT_EQ(0, iommu_balance());
-	EXPECT_EQ(0, file_long("/proc/sys/kernel/tainted"));
+	/* 1 << 18 says that KUnit has run in this kernel. */
+	EXPECT_EQ(0, file_long("/proc/sys/kernel/tainted") & ~(1L << 18));
 	if (access("/proc/lockdep_stats", R_OK) == 0)
 		EXPECT_EQ(1, file_number("/proc/lockdep_stats",
 					 " debug_locks"));
@@ -156,6 +157,17 @@ static int edu_slot(char *slot)
 			return 0;
 	}
 	return -ENODEV;
+}
+
+static bool iommu_is_virtio(void)
+{
+	char slot[32], path[128], link[256] = "";
+
+	if (edu_slot(slot))
+		return false;
+	sprintf(path, "/sys/bus/pci/devices/%s/iommu", slot);
+	return readlink(path, link, sizeof(link) - 1) > 0 &&
+	       strstr(link, "virtio");
 }
 
 static bool bounces(void)
@@ -252,8 +264,7 @@ TEST_F(range, device_writes)
 {
 	size_t at[] = { PAGE - CHUNK / 2, self->len / 2 - CHUNK / 2,
 			self->len - CHUNK };
-	unsigned int i;
-	size_t n;
+	size_t n, i = 0;
 	int h;
 
 	if (refused(variant->mode))
@@ -268,13 +279,16 @@ TEST_F(range, device_writes)
 		ASSERT_EQ(0, edu_dma(self->fd, h, at[i], self->buf, CHUNK,
 				     DMA_WRITE));
 		EXPECT_EQ(0, memcmp(self->buf, self->p + at[i], CHUNK));
-		for (n = 0; n < CHUNK; n++)
-			self->p[at[i] + n] = mem_byte(at[i] + n);
 	}
 	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
-	for (n = 0; n < self->len; n++)
-		if (self->p[n] != mem_byte(n))
+	for (n = 0, i = 0; n < self->len; n++) {
+		bool written = n >= at[i] && n < at[i] + CHUNK;
+
+		if (self->p[n] != (written ? self->buf[n - at[i]] : mem_byte(n)))
 			break;
+		if (i < 2 && n == at[i] + CHUNK - 1)
+			i++;
+	}
 	EXPECT_EQ(self->len, n);
 }
 
@@ -874,6 +888,9 @@ TEST_F(mirror_one, fail_each_allocation_of_fault)
 	ASSERT_EQ(0, edu_unmap(self->fd, self->h, self->len));
 	if (access("/proc/self/fail-nth", W_OK))
 		SKIP(return, "no /proc/self/fail-nth (CONFIG_FAULT_INJECTION)");
+	/* It keeps the mapping when the allocation of its unmap fails. */
+	if (iommu_is_virtio())
+		SKIP(return, "virtio-iommu allocates to unmap");
 	fail_setup();
 	for (n = 1; n < 1000 && !unused; n++) {
 		h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
@@ -886,8 +903,9 @@ TEST_F(mirror_one, fail_each_allocation_of_fault)
 			EXPECT_TRUE(ret == -ENOMEM || ret == -EFAULT ||
 				    ret == -EIO);
 			failed++;
-			/* What was not asked for is not harmed by it. */
-			EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, h, 6 * PAGE));
+			/* EFAULT may be of a result that was not stored. */
+			EXPECT_TRUE(ret == -EFAULT || NOT_MAPPED ==
+				    edu_addr(self->fd, h, 6 * PAGE));
 			unused = false;
 		}
 		EXPECT_EQ(0, edu_fault(self->fd, h, PAGE, 6 * PAGE, true));
@@ -2132,8 +2150,7 @@ TEST_F(log, faults_were_logged)
 	if (!edu_protected(fd))
 		SKIP(return, UNPROTECTED);
 	close(fd);
-	if (access("/sys/class/iommu/dmar0", F_OK) && !boot_has("lab.virtio") &&
-	    access("/sys/bus/virtio/drivers/virtio_iommu", F_OK))
+	if (access("/sys/class/iommu/dmar0", F_OK) && !iommu_is_virtio())
 		SKIP(return, "QEMU's AMD IOMMU logs no faults");
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 	lseek(kmsg, 0, SEEK_SET);
