@@ -289,6 +289,6 @@ def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=
             elif state.get("dma_api_errors") != "0":
                 red.append(f"dma-debug counted errors: {state.get('dma_api_errors')}")
 
-    return {"boot": boot, "red": red, "suites": out, "splats": len(found), "complete": complete,
+    return {"boot": boot, "red": red, "suites": out, "splats": found[:50], "complete": complete,
             "taint": state.get("taint"), "debug_locks": state.get("debug_locks"),
             "kmemleak_bytes": state.get("kmemleak_bytes")}

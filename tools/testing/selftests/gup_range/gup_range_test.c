@@ -281,15 +281,12 @@ TEST_F(range, device_writes)
 		EXPECT_EQ(0, memcmp(self->buf, self->p + at[i], CHUNK));
 	}
 	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
-	for (n = 0, i = 0; n < self->len; n++) {
-		bool written = n >= at[i] && n < at[i] + CHUNK;
-
-		if (self->p[n] != (written ? self->buf[n - at[i]] : mem_byte(n)))
-			break;
-		if (i < 2 && n == at[i] + CHUNK - 1)
-			i++;
+	n = 0;
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(at[i], mem_check(self->p, n, at[i]));
+		EXPECT_EQ(0, memcmp(self->buf, self->p + at[i], CHUNK));
+		n = at[i] + CHUNK;
 	}
-	EXPECT_EQ(self->len, n);
 }
 
 /* A write through a read-only mapping is stopped and changes nothing. */
@@ -347,7 +344,7 @@ TEST_F(range, unmapped_address_is_dead)
 /* First and last byte anywhere; what lies outside is not touched. */
 TEST_F(range, unaligned_ends)
 {
-	size_t off = PAGE - 3, len = self->len - 2 * PAGE + 5, n;
+	size_t off = PAGE - 3, len = self->len - 2 * PAGE + 5;
 	int h;
 
 	if (refused(variant->mode))
@@ -370,10 +367,7 @@ TEST_F(range, unaligned_ends)
 		EXPECT_EQ(0x5a, self->p[off - 1]);
 		EXPECT_EQ(0xa5, self->p[off + len]);
 	}
-	for (n = off; n < off + len; n++)
-		if (self->p[n] != mem_byte(n))
-			break;
-	EXPECT_EQ(off + len, n);
+	EXPECT_EQ(off + len, mem_check(self->p, off, off + len));
 }
 
 /* Cost per run, and what the mapping looks like. */

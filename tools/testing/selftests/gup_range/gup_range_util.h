@@ -190,10 +190,20 @@ static inline size_t mem_len(enum mem_kind kind)
 	return mem_is_huge(kind) ? 2 * HUGE : 32 * PAGE;
 }
 
-/* Every byte tells where it is. */
+/* Every byte tells where it is; a page repeats after 256 bytes. */
 static inline unsigned char mem_byte(size_t offset)
 {
 	return offset * 131 + (offset >> 12) * 17 + (offset >> 21) * 7 + 1;
+}
+
+static inline void mem_page(unsigned char *p, size_t offset)
+{
+	size_t i;
+
+	for (i = 0; i < 256; i++)
+		p[i] = mem_byte(offset + i);
+	for (; i < PAGE; i += 256)
+		memcpy(p + i, p, 256);
 }
 
 static inline void mem_fill(unsigned char *p, size_t len)
@@ -203,8 +213,31 @@ static inline void mem_fill(unsigned char *p, size_t len)
 	/* An odd stride touches each page once, and not in order. */
 	for (i = 0; i < n; i++)
 		p[i * 37 % n * PAGE] = 1;
-	for (i = 0; i < len; i++)
-		p[i] = mem_byte(i);
+	for (i = 0; i < len; i += PAGE)
+		mem_page(p + i, i);
+}
+
+/* Where [from, to) is first not as filled; @to if it is. */
+static inline size_t mem_check(unsigned char *p, size_t from, size_t to)
+{
+	unsigned char page[PAGE];
+
+	while (from < to) {
+		size_t off = from % PAGE, n = PAGE - off;
+
+		if (n > to - from)
+			n = to - from;
+		mem_page(page, from - off);
+		if (memcmp(p + from, page + off, n)) {
+			while (p[from] == page[off]) {
+				from++;
+				off++;
+			}
+			return from;
+		}
+		from += n;
+	}
+	return to;
 }
 
 /* An address of @align, with nothing mapped before and behind the @len bytes. */
