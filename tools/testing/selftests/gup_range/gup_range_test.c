@@ -1142,9 +1142,11 @@ TEST_F(pinned, process_exit_cleans)
 	if (!pid) {
 		int fd = open(EDU_DEV, O_RDWR);
 
+		/* Not the same pages: dma-debug mixes up such mappings. */
 		for (i = 0; i < 3; i++)
-			if (!(modes[i] & MIRROR && bounces()) &&
-			    edu_map(fd, self->p, self->len, modes[i]) <= 0)
+			if (!refused(modes[i]) &&
+			    edu_map(fd, self->p + i * 16 * PAGE, 16 * PAGE,
+				    modes[i]) <= 0)
 				_exit(1);
 		kill(getpid(), SIGKILL);
 	}
@@ -1159,11 +1161,12 @@ TEST_F(pinned, exec_with_mappings)
 	pid_t pid = fork();
 
 	if (!pid) {
-		if (edu_map_acct(fd, self->p, self->len, WRITE,
+		if (edu_map_acct(fd, self->p, self->len / 2, WRITE,
 				 ACCT_PINNED_VM) <= 0)
 			_exit(1);
 		if (!bounces() &&
-		    edu_map(fd, self->p, self->len, MIRROR | WRITE) <= 0)
+		    edu_map(fd, self->p + self->len / 2, self->len / 2,
+			    MIRROR | WRITE) <= 0)
 			_exit(2);
 		execl("/bin/busybox", "true", NULL);
 		_exit(3);
