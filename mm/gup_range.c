@@ -699,7 +699,7 @@ int gup_range_dma_map(struct gup_range *range, struct gup_range_map *map)
 {
 	int ret;
 
-	if (map->notifier)
+	if (gup_map_mirrored(map))
 		return hmm_map_runs(range, map);
 	if (!map->dev)
 		return -EINVAL;
@@ -783,7 +783,7 @@ int gup_range_map_addr(struct gup_range_map *map, unsigned long va,
 	struct gup_range_seg seg;
 	size_t off;
 
-	if (map->notifier)
+	if (gup_map_mirrored(map))
 		return hmm_map_addr(map, va, addr, len);
 	if (!map->range || va < map->range->start || va >= map->range->end)
 		return -EINVAL;
@@ -955,7 +955,7 @@ struct gup_range_map_stats gup_range_map_stats(struct gup_range_map *map)
 {
 	struct gup_range_map_stats stats = map->stats;
 
-	if (map->notifier)
+	if (gup_map_mirrored(map))
 		stats.metadata = hmm_map_bytes(map);
 	else if (map->range)
 		stats.metadata = gup_seq_bytes(&map->range->runs) +

@@ -70,28 +70,15 @@ void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len,
 		    enum dma_data_direction dir, unsigned long attrs);
 void gup_map_count(long nr_maps, long nr_pages);
 
-#ifdef CONFIG_HMM_RANGE_DMA
+/* mm/hmm_dma.c, with CONFIG_HMM_RANGE_DMA */
 int hmm_map_runs(struct gup_range *range, struct gup_range_map *map);
 int hmm_map_addr(struct gup_range_map *map, unsigned long va,
 		 dma_addr_t *addr, size_t *len);
 size_t hmm_map_bytes(struct gup_range_map *map);
-#else
-static inline int hmm_map_runs(struct gup_range *range,
-			       struct gup_range_map *map)
-{
-	return -EOPNOTSUPP;
-}
 
-static inline int hmm_map_addr(struct gup_range_map *map,
-			       unsigned long va, dma_addr_t *addr, size_t *len)
+static inline bool gup_map_mirrored(const struct gup_range_map *map)
 {
-	return -EOPNOTSUPP;
+	return IS_ENABLED(CONFIG_HMM_RANGE_DMA) && map->notifier;
 }
-
-static inline size_t hmm_map_bytes(struct gup_range_map *map)
-{
-	return 0;
-}
-#endif
 
 #endif /* _MM_GUP_RANGE_H */
