@@ -657,7 +657,8 @@ static int edu_race(struct edu_handle *h, struct gup_range_edu_race *req,
 		usleep_range((EDU_DMA_MS - 5) * 1000, (EDU_DMA_MS - 4) * 1000);
 		edu_race_unmap(h, req->mode, addr);
 		mapped = false;
-		req->in_time = !edu_idle(edu);
+		/* Not edu_idle(): the interrupt may be late. */
+		req->in_time = readq(edu->mmio + EDU_DMA_CMD) & EDU_DMA_RUN;
 	}
 	edu_quiesce(edu);
 	if (mapped)
