@@ -2012,9 +2012,9 @@ TEST_F(input, crowd)
 }
 
 /* Large, scattered, and again: nothing grows. */
-TEST_F(input, large_and_often)
+TEST_F_TIMEOUT(input, large_and_often, 180)
 {
-	size_t len = 32UL << 20;
+	size_t len = 8UL << 20;
 	unsigned char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
 				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	long before = 0, after;
