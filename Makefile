@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 include lab/tree.mk
 
-.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream kernel check clean
+.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream kernel bench bench-check check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -40,11 +40,17 @@ test-upstream: kernel-tree ## upstream's selftests, unpatched against patched ke
 kernel: kernel-tree ## build the two guest kernels (debug, run)
 	@lab/test kernel
 
+bench: kernel-tree ## what it costs, against what drivers do today: build/bench
+	@lab/bench run
+
+bench-check: kernel-tree ## the same; fails if a figure of record got worse by 2 %
+	@lab/bench check
+
 check: kernel-tree ## style, warnings, sparse, users, round trip (ONLY=name for one)
 	@lab/check $(ONLY)
 
 clean: ## remove what was built, keep build/linux and the fetched source
-	@if [ -d build/linux ]; then for w in base each; do \
+	@if [ -d build/linux ]; then for w in base each bench-base; do \
 		git -C build/linux worktree remove --force $(BUILD)/$$w/linux 2>/dev/null || true; done; fi
-	@rm -rf build/out build/base build/each build/selftests build/logs build/*.cpio.gz build/*.new \
+	@rm -rf build/out build/base build/bench-base build/each build/selftests build/logs build/bench build/*.cpio.gz build/*.new \
 		build/kvm-probe* build/upstream-base.json build/host.log

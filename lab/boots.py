@@ -13,22 +13,36 @@ Q35_SPLIT = ["-M", "q35,kernel-irqchip=split"]
 # silently truncate addresses and write somewhere else.
 EDU = ["-device", "edu,dma_mask=0xffffffffffffffff"]
 
+# A controller without a drive: other devices, and users, can ask for its memory.
+NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
+
 # Half of the boots check DMA API usage (dma-debug) and half do not, because it
 # changes timing. kmemleak looks for lost memory without an IOMMU, with a real
 # one and with the paravirtual one; the others do without, because it records a
 # stack for every allocation, which without KVM makes a boot three times as long.
+#
+# What the debug kernel, and with it the test suites, get besides:
+# icount: without KVM, the guest's clock counts instructions, so that the 100 ms that the
+# test device takes for each DMA cost nothing; its CPUs then take turns. The boots without
+# it have CPUs that really run at the same time, for the races.
+# Small bounce buffers (16 MiB), so that they can be filled. Persistent memory and peer
+# memory, and a movable zone: on one boot each.
 BOOTS = {
-    "direct": dict(qemu=Q35 + EDU, cmdline=""),
-    "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=force dma_debug=off kmemleak=off"),
+    "direct": dict(qemu=Q35 + EDU, cmdline="", debug=dict(cmdline="swiotlb=8192")),
+    "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=8192,force dma_debug=off kmemleak=off",
+                    debug=dict(icount=True)),
     "intel-strict": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                         cmdline="intel_iommu=on iommu.strict=1"),
+                         cmdline="intel_iommu=on iommu.strict=1", debug=dict(icount=True)),
     "intel-lazy": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                       cmdline="intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off"),
+                       cmdline="intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off",
+                       debug=dict(qemu=NVME, cmdline="memmap=32M!4G")),
     "intel-pt": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                     cmdline="intel_iommu=on iommu=pt dma_debug=off kmemleak=off"),
-    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="kmemleak=off"),
+                     cmdline="intel_iommu=on iommu=pt dma_debug=off kmemleak=off",
+                     debug=dict(icount=True, cmdline="swiotlb=8192")),
+    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="kmemleak=off",
+                debug=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
-                   cmdline="dma_debug=off"),
+                   cmdline="dma_debug=off", debug=dict(icount=True)),
     # Not for the test suites: upstream's own selftests need no device.
     "upstream": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="intel_iommu=on"),
@@ -43,6 +57,9 @@ CMDLINE = ("console=ttyS0 loglevel=7 panic=-1 oops=panic kunit.autorun=0 kunit.e
 # For the debug kernel. init_on_free=1 only to make page poisoning say that it
 # is on: it takes precedence over init_on_free and prints so.
 CMDLINE_DEBUG = "panic_on_warn=1 iommu.debug_pagealloc=1 page_poison=1 init_on_free=1"
+
+# Half of the memory is above 4 GiB: a device with 32 address bits does not reach it.
+QEMU_DEBUG = ["-machine", "max-ram-below-4g=1G"]
 
 # For the provoked hang: the hung task detector reports after ten seconds.
 CMDLINE_HANG = "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_panic=1"

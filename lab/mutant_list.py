@@ -1,0 +1,71 @@
+"""What lab/mutants breaks, and which test has to notice.
+
+The numbers are those of the contracts: 1 all or nothing, 2 order, 3 rights,
+4 invalidate is final, 5 publish under the lock, 6 cost follows runs, 7 memory
+is bounded, 8 dirty once, 9 accounting has one owner, 10 refuse early,
+11 teardown.
+"""
+import collections
+
+Mutant = collections.namedtuple("Mutant", "name contract file old new suite filter red boot splat",
+                                defaults=("intel-strict", None))
+
+RANGE, HMM, GUP = "mm/gup_range.c", "mm/hmm_dma.c", "mm/gup.c"
+
+MUTANTS = [
+    Mutant("failed-pin-stays", "1 a failed pin leaves its pages pinned", RANGE,
+           """	if (ret) {
+		gup_range_unpin_pages(range, false);
+		gup_range_uncharge(range);
+""", """	if (ret) {
+		gup_range_uncharge(range);
+""", "kunit", "gup_range", "pin_hole"),
+    Mutant("failed-link-stays", "1 a failed link leaves what it linked", "drivers/iommu/iommu.c",
+           """	if (ret && mapped)
+		iommu_unmap(domain, iova, mapped);
+	return ret;
+}
+
+int iommu_map(""", """	return ret;
+}
+
+int iommu_map(""", "gup_range", "fail_each_allocation", "fail_each", splat="WARNING"),
+    Mutant("errno-invented", "1 a short pin has an errno of its own", RANGE,
+           "		ret = gup_range_pin_batch(range, addr, left, vecs, &nr);\n",
+           "		ret = gup_range_pin_batch(range, addr, left, vecs, &nr) ? -EINVAL : 0;\n",
+           "gup_range", "input", r"input\.pinned\.(hole|prot_none|guard_page)"),
+    Mutant("read-only-writes", "3 a read-only range is mapped for writing", "mm/gup_range.h",
+           "	return range->flags & GUP_RANGE_WRITE ? DMA_BIDIRECTIONAL : DMA_TO_DEVICE;\n",
+           "	return DMA_BIDIRECTIONAL;\n", "gup_range", "read_only_map", r"pinned.*read_only_map_stops_write"),
+    Mutant("write-not-asked", "3 pages are pinned for reading and mapped for writing", RANGE,
+           "		gup_flags |= FOLL_WRITE;\n", "		gup_flags |= 0;\n", "gup_range", "read_only_and_write",
+           r"pinned\.read_only_and_write"),
+    Mutant("pinned-unmap-lost", "4 an unmap leaves the pages mapped", RANGE,
+           """		gup_map_unlink(map, 0, nr << PAGE_SHIFT, gup_range_dir(range),
+			       0);
+""", "", "gup_range", "unmapped_address_is_dead", r"pinned.*unmapped_address_is_dead"),
+    Mutant("runs-not-merged", "6 and 7 each page is a run", RANGE,
+           "	if (!runs->last || !(pfn % GUP_RUN_MAX_PAGES))\n", "	if (1)\n", "kunit", "gup_range", "runs_add"),
+    Mutant("no-sync", "6 a map ends without the sync", RANGE,
+           """	if (!ret)
+		ret = gup_map_sync(map, 0, done);
+""", "", "gup_range", "cost_and_shape", r"pinned.*cost_and_shape"),
+    Mutant("no-slack", "6 the IOVA is not congruent with the address", RANGE,
+           "	map->slack = start & (leaf - 1);\n", "	map->slack = 0;\n", "gup_range", "cost_and_shape",
+           "cost_and_shape"),
+    Mutant("pin-per-page", "6 a huge page takes a pin for each of its pages", GUP,
+           "	return paddr == v->next && v->folio && page_folio(page) == v->folio;\n", "	return false;\n",
+           "kunit", "vecs", "."),
+    Mutant("pinned-not-dirty", "8 pages that the device wrote stay clean", RANGE,
+           "	gup_range_release(range, range->flags & GUP_RANGE_WRITE);\n", "	gup_range_release(range, false);\n",
+           "gup_range", "pinned.dirty", r"pinned\.dirty"),
+    Mutant("charge-stays", "9 an unpin gives back the pages and not the charge", RANGE,
+           "		atomic64_sub(nr, &range->mm->pinned_vm);\n		break;\n", "		break;\n", "gup_range",
+           "accounting_pinned_vm", r"accounting_pinned_vm"),
+    Mutant("limit-off-by-one", "9 one page more than the limit", RANGE,
+           "		if (old + nr > limit && !capable(CAP_IPC_LOCK)) {\n",
+           "		if (old + nr > limit + 1 && !capable(CAP_IPC_LOCK)) {\n", "gup_range", "limit_user", "limit_user"),
+    Mutant("unmap-twice", "11 a second unmap is not noticed", RANGE,
+           "	if (WARN_ON_ONCE(!map->range || map->range != range))\n		return;\n",
+           "	if (!map->range || map->range != range)\n		return;\n", "kunit", "gup_range", "warn_unmap_twice"),
+]
