@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 include lab/tree.mk
 
-.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream kernel bench bench-check check clean
+.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-mutants kernel bench bench-check check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -37,6 +37,9 @@ test-lab: kernel-tree ## provoke faults: each must turn a run red
 test-upstream: kernel-tree ## upstream's selftests, unpatched against patched kernel
 	@lab/test upstream
 
+test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=name for one; slow)
+	@lab/mutants $(ONLY)
+
 kernel: kernel-tree ## build the two guest kernels (debug, run)
 	@lab/test kernel
 
@@ -50,7 +53,7 @@ check: kernel-tree ## style, warnings, sparse, users, round trip (ONLY=name for 
 	@lab/check $(ONLY)
 
 clean: ## remove what was built, keep build/linux and the fetched source
-	@if [ -d build/linux ]; then for w in base each bench-base; do \
+	@if [ -d build/linux ]; then for w in base each bench-base mutants; do \
 		git -C build/linux worktree remove --force $(BUILD)/$$w/linux 2>/dev/null || true; done; fi
-	@rm -rf build/out build/base build/bench-base build/each build/selftests build/logs build/bench build/*.cpio.gz build/*.new \
+	@rm -rf build/out build/base build/bench-base build/mutants build/each build/selftests build/logs build/bench build/*.cpio.gz build/*.new \
 		build/kvm-probe* build/upstream-base.json build/host.log
