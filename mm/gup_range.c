@@ -25,8 +25,10 @@
 #define CREATE_TRACE_POINTS
 #include <trace/events/gup_range.h>
 
-/* Pages that one GUP call returns; their pointers are all the scratch there is. */
-#define GUP_RANGE_BATCH		(PAGE_SIZE / sizeof(struct page *))
+/* Runs that are pinned or linked in one go: all the scratch there is ... */
+#define GUP_RANGE_BATCH		(SZ_4K / sizeof(struct phys_vec))
+/* ... and on the stack, where fewer will do. */
+#define GUP_RANGE_FEW		8U
 
 /* What is outstanding now, for debugfs. */
 static atomic_long_t gup_range_pinned_pages;
@@ -40,31 +42,56 @@ void gup_map_count(long nr_maps, long nr_pages)
 	atomic_long_add(nr_pages, &gup_range_mapped_pages);
 }
 
+static struct gup_range_block *gup_seq_grow(struct gup_range_seq *seq,
+					    unsigned long expect)
+{
+	/* Few runs are common, also of many pages: begin small. */
+	u32 max = min3(expect, max(seq->nr, 4UL), GUP_BLOCK_MAX);
+	struct gup_range_block *block;
+
+	block = kmalloc_flex(*block, val, max, GFP_KERNEL_ACCOUNT);
+	if (!block)
+		return NULL;
+	block->next = NULL;
+	block->nr = 0;
+	block->max = max;
+	if (seq->last)
+		seq->last->next = block;
+	else
+		seq->first = block;
+	seq->last = block;
+	return block;
+}
+
 /* Append @val; at most @expect entries, this one included, are still to come. */
 int gup_seq_push(struct gup_range_seq *seq, u64 val, unsigned long expect)
 {
 	struct gup_range_block *block = seq->last;
 
-	if (!block || block->nr == block->max) {
-		/* Few runs are common, also of many pages: begin small. */
-		u32 max = min3(max(expect, 1UL), max(seq->nr, 4UL),
-			       GUP_BLOCK_MAX);
-
-		block = kmalloc_flex(*block, val, max, GFP_KERNEL_ACCOUNT);
+	if (!seq->nr) {
+		seq->one = val;
+		seq->nr = 1;
+		return 0;
+	}
+	if (!block) {
+		block = gup_seq_grow(seq, max(expect, 1UL) + 1);
 		if (!block)
 			return -ENOMEM;
-		block->next = NULL;
-		block->nr = 0;
-		block->max = max;
-		if (seq->last)
-			seq->last->next = block;
-		else
-			seq->first = block;
-		seq->last = block;
+		block->val[block->nr++] = seq->one;
+	} else if (block->nr == block->max) {
+		block = gup_seq_grow(seq, max(expect, 1UL));
+		if (!block)
+			return -ENOMEM;
 	}
 	block->val[block->nr++] = val;
 	seq->nr++;
 	return 0;
+}
+
+/* The last entry, of a sequence that has one. */
+static u64 *gup_seq_last(struct gup_range_seq *seq)
+{
+	return seq->last ? &seq->last->val[seq->last->nr - 1] : &seq->one;
 }
 
 void gup_seq_free(struct gup_range_seq *seq)
@@ -93,10 +120,14 @@ static bool gup_seq_next(const struct gup_range_seq *seq,
 			 const struct gup_range_block **block,
 			 unsigned int *idx, u64 *val)
 {
-	if (!*block) {
+	if (!*block && !*idx) {
 		*block = seq->first;
-		*idx = 0;
-	} else if (*idx == (*block)->nr && (*block)->next) {
+		if (!*block) {
+			*idx = 1;
+			*val = seq->one;
+			return seq->nr;
+		}
+	} else if (*block && *idx == (*block)->nr && (*block)->next) {
 		*block = (*block)->next;
 		*idx = 0;
 	}
@@ -106,27 +137,51 @@ static bool gup_seq_next(const struct gup_range_seq *seq,
 	return true;
 }
 
+/* Does a page at @pfn continue the last run? */
+static bool gup_runs_continue(struct gup_range_seq *runs, unsigned long pfn)
+{
+	u64 last = *gup_seq_last(runs);
+
+	return runs->nr && pfn % GUP_RUN_MAX_PAGES &&
+	       gup_run_pfn(last) + gup_run_pages(last) == pfn;
+}
+
 /*
- * Append @nr pages, to the last run where they continue it. Runs end where the
- * memmap is not contiguous, because they are unpinned by struct page.
+ * Append @nr pages, to the last run where they continue it. They do not cross a
+ * multiple of GUP_RUN_MAX_PAGES.
  */
 int gup_runs_add(struct gup_range_seq *runs, unsigned long pfn,
 		 unsigned long nr, unsigned long expect)
 {
-	struct gup_range_block *block = runs->last;
+	if (!gup_runs_continue(runs, pfn))
+		return gup_seq_push(runs, gup_run(pfn, nr), expect);
+	*gup_seq_last(runs) += gup_run(0, nr);
+	return 0;
+}
 
-	if (block) {
-		u64 *last = &block->val[block->nr - 1];
-		unsigned long have = gup_run_pages(*last);
+/* A cursor that copies runs to vectors, and what they add up to. */
+struct gup_runs_iter {
+	const struct gup_range_block	*block;
+	unsigned int			idx;
+	size_t				len;
+};
 
-		if (gup_run_pfn(*last) + have == pfn &&
-		    pfn_to_page(pfn) == pfn_to_page(pfn - 1) + 1 &&
-		    have + nr <= GUP_RUN_MAX_PAGES) {
-			*last = gup_run(gup_run_pfn(*last), have + nr);
-			return 0;
-		}
+static unsigned int gup_runs_vecs(const struct gup_range_seq *runs,
+				  struct gup_runs_iter *iter,
+				  struct phys_vec *vecs, unsigned int max)
+{
+	unsigned int nr;
+	u64 run;
+
+	iter->len = 0;
+	for (nr = 0; nr < max; nr++) {
+		if (!gup_seq_next(runs, &iter->block, &iter->idx, &run))
+			break;
+		vecs[nr].paddr = PFN_PHYS(gup_run_pfn(run));
+		vecs[nr].len = gup_run_pages(run) << PAGE_SHIFT;
+		iter->len += vecs[nr].len;
 	}
-	return gup_seq_push(runs, gup_run(pfn, nr), expect);
+	return nr;
 }
 
 /**
@@ -245,80 +300,154 @@ static int gup_range_check(const struct gup_range *range)
 	return 0;
 }
 
-/* Pages of another mm need its lock; the caller's own go the fast way. */
-static long gup_range_pin_batch(struct gup_range *range, unsigned long addr,
-				unsigned long nr, struct page **pages)
+static int gup_range_pin_batch(struct gup_range *range, unsigned long addr,
+			       unsigned long nr_pages, struct phys_vec *vecs,
+			       unsigned int *nr)
 {
 	unsigned int gup_flags = FOLL_LONGTERM;
-	int locked = 1;
-	long ret;
+	int ret;
 
 	if (range->flags & GUP_RANGE_WRITE)
 		gup_flags |= FOLL_WRITE;
 	if (range->mm == current->mm)
-		return pin_user_pages_fast(addr, nr, gup_flags, pages);
+		return pin_user_vecs(range->mm, addr, nr_pages, gup_flags, vecs,
+				     nr);
 
-	if (!mmget_not_zero(range->mm))
+	if (!mmget_not_zero(range->mm)) {
+		*nr = 0;
 		return -ESRCH;
-	ret = mmap_read_lock_killable(range->mm);
-	if (!ret) {
-		ret = pin_user_pages_remote(range->mm, addr, nr, gup_flags,
-					    pages, &locked);
-		if (locked)
-			mmap_read_unlock(range->mm);
 	}
+	ret = pin_user_vecs(range->mm, addr, nr_pages, gup_flags, vecs, nr);
 	mmput(range->mm);
 	return ret;
 }
 
-/* A short batch is not an error: asking for the rest tells the reason. */
-static int gup_range_pin_pages(struct gup_range *range)
+/* Append a vector in runs that do not cross a multiple of GUP_RUN_MAX_PAGES. */
+static int gup_range_add_vec(struct gup_range *range, struct phys_vec vec,
+			     unsigned long expect)
 {
-	unsigned long addr = gup_range_first(range);
-	unsigned long left = gup_range_nr_pages(range);
-	struct page **pages __free(kfree) = NULL;
+	unsigned long pfn, nr;
+	int ret;
 
-	pages = kmalloc_objs(*pages, min(left, GUP_RANGE_BATCH));
-	if (!pages)
-		return -ENOMEM;
-
-	while (left) {
-		long i, nr;
-
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		nr = gup_range_pin_batch(range, addr,
-					 min(left, GUP_RANGE_BATCH), pages);
-		if (nr < 0)
-			return nr;
-		if (WARN_ON_ONCE(!nr))
-			return -EFAULT;
-		for (i = 0; i < nr; i++) {
-			int ret = gup_runs_add(&range->runs,
-					       page_to_pfn(pages[i]), 1,
-					       left - i);
-
-			if (ret) {
-				unpin_user_pages(pages + i, nr - i);
-				return ret;
-			}
+	while (vec.len) {
+		pfn = PHYS_PFN(vec.paddr);
+		nr = min(vec.len >> PAGE_SHIFT,
+			 GUP_RUN_MAX_PAGES - pfn % GUP_RUN_MAX_PAGES);
+		ret = gup_runs_add(&range->runs, pfn, nr, expect);
+		if (ret) {
+			unpin_user_vecs(&vec, 1, false);
+			return ret;
 		}
-		left -= nr;
-		addr += nr << PAGE_SHIFT;
-		cond_resched();
+		vec.paddr += nr << PAGE_SHIFT;
+		vec.len -= nr << PAGE_SHIFT;
 	}
 	return 0;
 }
 
+/*
+ * A run has one pin on each folio: where the first vector of a batch goes on in
+ * the folio that the batch before ended with, one is too many.
+ */
+static void gup_range_unpin_common(struct gup_range *range,
+				   const struct phys_vec *vec)
+{
+	struct page *page = phys_to_page(vec->paddr);
+	struct folio *folio = page_folio(page);
+
+	if (folio_page_idx(folio, page) &&
+	    gup_runs_continue(&range->runs, PHYS_PFN(vec->paddr)))
+		unpin_folio(folio);
+}
+
+/* Take over pinned vectors, or unpin them. Returns the pages that they have. */
+static long gup_range_add_vecs(struct gup_range *range, struct phys_vec *vecs,
+			       unsigned int nr, unsigned long expect)
+{
+	struct gup_range_seq *runs = &range->runs;
+	unsigned long total = 0;
+	unsigned int i;
+	int ret;
+
+	if (nr)
+		gup_range_unpin_common(range, vecs);
+	for (i = 0; i < nr; i++) {
+		unsigned long pfn = PHYS_PFN(vecs[i].paddr);
+		unsigned long pages = vecs[i].len >> PAGE_SHIFT;
+
+		/* But for the first none continues a run: GUP has seen to it. */
+		if (likely(i && runs->last && runs->last->nr < runs->last->max &&
+			   pfn % GUP_RUN_MAX_PAGES + pages <= GUP_RUN_MAX_PAGES)) {
+			runs->last->val[runs->last->nr++] = gup_run(pfn, pages);
+			runs->nr++;
+		} else {
+			ret = gup_range_add_vec(range, vecs[i], expect - total);
+			if (ret) {
+				unpin_user_vecs(vecs + i + 1, nr - i - 1, false);
+				return ret;
+			}
+		}
+		total += pages;
+	}
+	return total;
+}
+
+static struct phys_vec *gup_scratch_get(struct phys_vec *few, unsigned int nr)
+{
+	return nr <= GUP_RANGE_FEW ? few : kmalloc_objs(*few, nr);
+}
+
+static void gup_scratch_put(struct phys_vec *few, struct phys_vec *vecs)
+{
+	if (vecs != few)
+		kfree(vecs);
+}
+
+static int gup_range_pin_batches(struct gup_range *range, struct phys_vec *vecs,
+				 unsigned int batch)
+{
+	unsigned long addr = gup_range_first(range);
+	unsigned long left = gup_range_nr_pages(range);
+	unsigned int nr;
+	long pages;
+	int ret = 0;
+
+	while (left && !ret) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		nr = batch;
+		ret = gup_range_pin_batch(range, addr, left, vecs, &nr);
+		pages = gup_range_add_vecs(range, vecs, nr, left);
+		if (pages < 0)
+			return pages;
+		addr += pages << PAGE_SHIFT;
+		left -= pages;
+		cond_resched();
+	}
+	return ret;
+}
+
+static int gup_range_pin_pages(struct gup_range *range)
+{
+	unsigned int batch = min(gup_range_nr_pages(range), GUP_RANGE_BATCH);
+	struct phys_vec few[GUP_RANGE_FEW] __uninitialized, *vecs;
+	int ret;
+
+	vecs = gup_scratch_get(few, batch);
+	if (!vecs)
+		return -ENOMEM;
+	ret = gup_range_pin_batches(range, vecs, batch);
+	gup_scratch_put(few, vecs);
+	return ret;
+}
+
 static void gup_range_unpin_pages(struct gup_range *range, bool dirty)
 {
-	const struct gup_range_block *block = NULL;
-	unsigned int idx = 0;
-	u64 run;
+	struct phys_vec vecs[GUP_RANGE_FEW * 2] __uninitialized;
+	struct gup_runs_iter iter = {};
+	unsigned int nr;
 
-	while (gup_seq_next(&range->runs, &block, &idx, &run)) {
-		unpin_user_page_range_dirty_lock(pfn_to_page(gup_run_pfn(run)),
-						 gup_run_pages(run), dirty);
+	while ((nr = gup_runs_vecs(&range->runs, &iter, vecs, ARRAY_SIZE(vecs)))) {
+		unpin_user_vecs(vecs, nr, dirty);
 		cond_resched();
 	}
 	gup_seq_free(&range->runs);
@@ -477,12 +606,14 @@ again:
 	goto again;
 }
 
-int gup_map_link(struct gup_range_map *map, phys_addr_t phys, size_t offset,
-		 size_t len, enum dma_data_direction dir)
+int gup_map_link_vecs(struct gup_range_map *map, size_t offset,
+		      const struct phys_vec *vecs, unsigned int nr,
+		      enum dma_data_direction dir, gfp_t gfp)
 {
-	map->stats.links++;
-	return dma_iova_link(map->dev, &map->state, phys, map->slack + offset,
-			     len, dir, map->attrs);
+	map->stats.links += nr;
+	map->stats.walks++;
+	return dma_iova_link_vecs(map->dev, &map->state, map->slack + offset,
+				  vecs, nr, dir, map->attrs, gfp);
 }
 
 int gup_map_sync(struct gup_range_map *map, size_t offset, size_t len)
@@ -499,36 +630,49 @@ void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len,
 			map->attrs | attrs);
 }
 
+/* Link all runs; @done comes back as the bytes that are. */
+static int gup_map_link_runs(struct gup_range *range, struct gup_range_map *map,
+			     struct phys_vec *vecs, unsigned int batch,
+			     size_t *done)
+{
+	enum dma_data_direction dir = gup_range_dir(range);
+	struct gup_runs_iter iter = {};
+	unsigned int nr;
+	int ret;
+
+	while ((nr = gup_runs_vecs(&range->runs, &iter, vecs, batch))) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		ret = gup_map_link_vecs(map, *done, vecs, nr, dir, GFP_KERNEL);
+		if (ret)
+			return ret;
+		*done += iter.len;
+		cond_resched();
+	}
+	return 0;
+}
+
 /* Whole pages: an IOMMU knows nothing smaller, and the slack is whole pages. */
 static int gup_map_iova(struct gup_range *range, struct gup_range_map *map)
 {
-	enum dma_data_direction dir = gup_range_dir(range);
-	const struct gup_range_block *block = NULL;
-	unsigned int idx = 0;
+	unsigned int batch = min(range->runs.nr, GUP_RANGE_BATCH);
+	struct phys_vec few[GUP_RANGE_FEW] __uninitialized, *vecs;
 	size_t done = 0;
-	u64 run;
-	int ret;
+	int ret = -ENOMEM;
 
-	while (gup_seq_next(&range->runs, &block, &idx, &run)) {
-		size_t len = gup_run_pages(run) << PAGE_SHIFT;
-
-		ret = -EINTR;
-		if (fatal_signal_pending(current))
-			goto unlink;
-		ret = gup_map_link(map, PFN_PHYS(gup_run_pfn(run)), done, len,
-				   dir);
-		if (ret)
-			goto unlink;
-		done += len;
-		cond_resched();
+	vecs = gup_scratch_get(few, batch);
+	if (vecs) {
+		ret = gup_map_link_runs(range, map, vecs, batch, &done);
+		gup_scratch_put(few, vecs);
 	}
-	ret = gup_map_sync(map, 0, done);
+	if (!ret)
+		ret = gup_map_sync(map, 0, done);
 	if (!ret)
 		return 0;
-unlink:
 	/* The device had no address yet: the CPU's view is the right one. */
 	if (done)
-		gup_map_unlink(map, 0, done, dir, DMA_ATTR_SKIP_CPU_SYNC);
+		gup_map_unlink(map, 0, done, gup_range_dir(range),
+			       DMA_ATTR_SKIP_CPU_SYNC);
 	dma_iova_free(map->dev, &map->state);
 	return ret;
 }
@@ -584,7 +728,6 @@ static int gup_map_one(struct gup_range *range, struct gup_range_map *map,
 	int ret = 0;
 
 	addr = dma_map_phys(map->dev, phys, len, dir, map->attrs);
-	map->stats.links++;
 	if (dma_mapping_error(map->dev, addr))
 		return -EIO;
 	if (!*nr)
@@ -603,6 +746,19 @@ static int gup_map_one(struct gup_range *range, struct gup_range_map *map,
 }
 
 /*
+ * Do all pages have their DMA address at one distance from the physical one, so
+ * that a single dma_map_phys() tells the address of all of them? It says itself
+ * that there is nothing to unmap (see dma_need_unmap()), and what is in reach
+ * does not bounce.
+ */
+bool gup_dev_linear(struct device *dev)
+{
+	return !dma_need_unmap(dev) && !dev->dma_range_map &&
+	       !IS_ENABLED(CONFIG_ARCH_HAS_PHYS_TO_DMA) &&
+	       !dma_addressing_limited(dev);
+}
+
+/*
  * No IOVA. Bytes outside the range are left out: a bounce buffer would write
  * their old contents back. Where dma_need_unmap() says no, addresses follow
  * from the physical ones and are not stored; a first bounce changes its mind,
@@ -610,6 +766,7 @@ static int gup_map_one(struct gup_range *range, struct gup_range_map *map,
  */
 static int gup_map_phys(struct gup_range *range, struct gup_range_map *map)
 {
+	bool linear = gup_dev_linear(map->dev);
 	bool store = dma_need_unmap(map->dev);
 	struct gup_range_run run;
 	unsigned long nr;
@@ -630,16 +787,21 @@ again:
 			if (ret)
 				goto undo;
 		}
+		if (linear)
+			break;
 		cond_resched();
 	}
 	ret = gup_map_meets_granule(map) ? 0 : -ERANGE;
-	if (!ret)
+	if (!ret) {
+		map->stats.links += linear ? range->runs.nr : nr;
 		return 0;
+	}
 undo:
 	gup_unmap_phys(range, map, nr, DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret != -EAGAIN)
 		return ret;
 	store = true;
+	linear = false;
 	goto again;
 }
 

@@ -19,85 +19,280 @@
  * unlinks what CPU 0 linked. Either way no page is mapped when the callback has
  * returned.
  */
-#include <linux/bitfield.h>
 #include <linux/cleanup.h>
 #include <linux/dma-map-ops.h>
 #include <linux/hmm.h>
 #include <linux/jiffies.h>
-#include <linux/memremap.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/secretmem.h>
 #include <linux/slab.h>
 #include <linux/swiotlb.h>
 
 #include "gup_range.h"
+#include "internal.h"
 
 #include <trace/events/gup_range.h>
 
-/*
- * What is mapped is kept in tables of one entry per page, found by address.
- * Tables are allocated before the lock is taken and freed with the mapping, so
- * that neither unmapping nor splitting allocates.
- *
- * A unit is what one call linked, inside one table. Neither an IOMMU leaf nor
- * the record of a virtio-iommu mapping nor a dma_map_phys() can be split, so
- * units are unlinked whole. The first entry of a unit knows its length, the
- * others how far they are from it.
- */
-#define HMM_TABLE_PAGES		512UL
-#define HMM_TABLE_SIZE		(HMM_TABLE_PAGES << PAGE_SHIFT)
-
-struct hmm_dma_table {
-	u64 entry[HMM_TABLE_PAGES];
+/* For a block that is no more than a value in map->blocks. */
+struct hmm_single {
+	struct hmm_block	block;
+	u64			run;
 };
 
-#define HMM_ENTRY_PFN		GENMASK_ULL(39, 0)
-#define HMM_ENTRY_BACK		GENMASK_ULL(48, 40)
-#define HMM_ENTRY_MORE		GENMASK_ULL(57, 49)	/* first: length - 1 */
-#define HMM_ENTRY_NEW		BIT_ULL(61)	/* linked by this call */
-#define HMM_ENTRY_WRITE		BIT_ULL(62)
-#define HMM_ENTRY_MAPPED	BIT_ULL(63)
-
-/* The entry of @va and, in @nr, those that follow in its table; or NULL. */
-static u64 *hmm_entry(struct gup_range_map *map, unsigned long va,
-		      unsigned long *nr)
+struct hmm_block *hmm_block_alloc(unsigned int max, gfp_t gfp)
 {
-	unsigned long idx = (va >> PAGE_SHIFT) % HMM_TABLE_PAGES;
-	struct hmm_dma_table *table;
+	struct hmm_block *block = kzalloc_obj(*block, gfp);
 
-	*nr = HMM_TABLE_PAGES - idx;
-	table = xa_load(&map->tables, va / HMM_TABLE_SIZE);
-	return table ? &table->entry[idx] : NULL;
+	if (!block)
+		return NULL;
+	block->run = kmalloc_objs(*block->run, max, gfp);
+	if (!block->run) {
+		kfree(block);
+		return NULL;
+	}
+	block->max = max;
+	return block;
 }
 
-/* Bounds of the unit around *@e, the entry of @va; false if there is none. */
-static bool hmm_unit(u64 *e, unsigned long va, unsigned long *start,
-		     unsigned long *end)
+void hmm_block_free(struct hmm_block *block)
 {
-	unsigned long back;
+	kfree(block->run);
+	kfree(block);
+}
 
-	if (!e || !(*e & HMM_ENTRY_MAPPED))
+/* @entry: as in map->blocks. */
+static void hmm_entry_free(void *entry)
+{
+	if (entry && !xa_is_value(entry) && !xa_is_zero(entry))
+		hmm_block_free(entry);
+}
+
+static struct hmm_block *hmm_entry_block(void *entry, struct hmm_single *single)
+{
+	if (!xa_is_value(entry))
+		return entry;
+	single->run = xa_to_value(entry);
+	single->block = (struct hmm_block) {
+		.nr = 1,
+		.max = 1,
+		.pages = hmm_run_pages(single->run),
+		.write = single->run & HMM_RUN_WRITE,
+		.run = &single->run,
+	};
+	return &single->block;
+}
+
+/* Blocks are counted from the one that the mapping begins in. */
+static unsigned long hmm_block_base(const struct gup_range_map *map)
+{
+	return ALIGN_DOWN(map->start, HMM_BLOCK_SIZE);
+}
+
+static unsigned long hmm_block_index(const struct gup_range_map *map,
+				     unsigned long va)
+{
+	return (va - hmm_block_base(map)) / HMM_BLOCK_SIZE;
+}
+
+/* The block around @va. One without runs can be there too, or NULL. */
+static struct hmm_block *hmm_block(struct gup_range_map *map, unsigned long va,
+				   struct hmm_single *single)
+{
+	return hmm_entry_block(xa_load(&map->blocks, hmm_block_index(map, va)),
+			       single);
+}
+
+/* The slot is there, so this does not allocate. */
+static void hmm_block_store(struct gup_range_map *map, unsigned long va,
+			    void *entry)
+{
+	void *old = xa_store(&map->blocks, hmm_block_index(map, va), entry, 0);
+
+	WARN_ON_ONCE(xa_is_err(old));
+}
+
+/* Give back what the runs took; the slot and a header stay. */
+static void hmm_block_clear(struct gup_range_map *map, unsigned long va,
+			    struct hmm_block *block, struct hmm_single *single)
+{
+	if (block == &single->block) {
+		hmm_block_store(map, va, XA_ZERO_ENTRY);
+		return;
+	}
+	kfree(block->run);
+	*block = (struct hmm_block) {};
+}
+
+/* The first run that ends after @page: it holds @page, or there is a gap. */
+unsigned int hmm_block_find(const struct hmm_block *block, unsigned long page)
+{
+	unsigned int lo = 0, hi = block->nr;
+
+	while (lo < hi) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (hmm_run_end(block->run[mid]) <= page)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Where the pages that begin with run @i end: at the first gap. */
+unsigned long hmm_block_gap(const struct hmm_block *block, unsigned int i)
+{
+	unsigned long last = hmm_run_end(block->run[block->nr - 1]);
+
+	if (last - hmm_run_first(block->run[0]) == block->pages)
+		return last;
+	while (i + 1 < block->nr &&
+	       hmm_run_first(block->run[i + 1]) == hmm_run_end(block->run[i]))
+		i++;
+	return hmm_run_end(block->run[i]);
+}
+
+/* Replace @del runs from @i on by @add others, which there is room for. */
+void hmm_block_splice(struct hmm_block *block, unsigned int i, unsigned int del,
+		      const u64 *run, unsigned int add)
+{
+	unsigned int k;
+
+	for (k = i; k < i + del; k++)
+		block->pages -= hmm_run_pages(block->run[k]);
+	memmove(block->run + i + add, block->run + i + del,
+		(block->nr - i - del) * sizeof(*run));
+	for (k = 0; k < add; k++) {
+		block->run[i + k] = run[k];
+		block->pages += hmm_run_pages(run[k]);
+		block->write |= run[k] & HMM_RUN_WRITE;
+	}
+	block->nr += add - del;
+}
+
+/* The first block with runs from *@va on, which moves there; NULL if none. */
+static struct hmm_block *hmm_next_block(struct gup_range_map *map,
+					unsigned long *va, unsigned long end,
+					struct hmm_single *single)
+{
+	unsigned long idx = hmm_block_index(map, *va);
+	void *entry;
+
+	entry = xa_find(&map->blocks, &idx, hmm_block_index(map, end - 1),
+			XA_PRESENT);
+	if (!entry)
+		return NULL;
+	*va = max(*va, hmm_block_base(map) + idx * HMM_BLOCK_SIZE);
+	return hmm_entry_block(entry, single);
+}
+
+/* The first gapless span of pages from @page on; false if there is none. */
+static bool hmm_block_span(const struct hmm_block *block, unsigned long page,
+			   unsigned long *first, unsigned long *last)
+{
+	unsigned int i = hmm_block_find(block, page);
+
+	if (i == block->nr)
 		return false;
-	back = FIELD_GET(HMM_ENTRY_BACK, *e);
-	e -= back;
-	*start = va - (back << PAGE_SHIFT);
-	*end = *start + ((FIELD_GET(HMM_ENTRY_MORE, *e) + 1) << PAGE_SHIFT);
+	*first = max(page, hmm_run_first(block->run[i]));
+	*last = hmm_block_gap(block, i);
 	return true;
 }
 
-/* Where the units that begin at @va without a gap end, @end at the latest. */
-static unsigned long hmm_units_end(struct gup_range_map *map,
-				   unsigned long va, unsigned long end)
+/*
+ * The first gapless span of units in [*@start, *@end), which becomes it; false
+ * if there is none.
+ */
+static bool hmm_next_span(struct gup_range_map *map, unsigned long *start,
+			  unsigned long *end)
 {
-	unsigned long nr, start;
+	unsigned long va = *start, limit = *end, at, base, first, last;
+	struct hmm_single single;
+	struct hmm_block *block;
+	bool found = false;
 
-	while (va < end && hmm_unit(hmm_entry(map, va, &nr), va, &start, &va))
-		;
-	return va;
+	while (va < limit) {
+		at = va;
+		block = hmm_next_block(map, &at, limit, &single);
+		if (!block)
+			break;
+		base = ALIGN_DOWN(at, HMM_BLOCK_SIZE);
+		if (!hmm_block_span(block, (at - base) >> PAGE_SHIFT, &first,
+				    &last)) {
+			if (found)
+				break;
+			va = base + HMM_BLOCK_SIZE;
+			continue;
+		}
+		at = base + (first << PAGE_SHIFT);
+		if (!found)
+			*start = at;
+		else if (at != va)
+			break;
+		found = true;
+		va = base + (last << PAGE_SHIFT);
+		if (last != HMM_BLOCK_PAGES)
+			break;
+	}
+	*end = min(va, limit);
+	return found && *start < limit;
+}
+
+/* The unit around @va; false if there is none. */
+static bool hmm_unit(struct gup_range_map *map, unsigned long va,
+		     unsigned long *start, unsigned long *end, u64 *run)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	struct hmm_single single;
+	struct hmm_block *block = hmm_block(map, va, &single);
+	unsigned int i;
+
+	if (!block)
+		return false;
+	i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
+	if (i == block->nr || hmm_run_va(base, block->run[i]) > va)
+		return false;
+	*run = block->run[i];
+	*start = hmm_run_va(base, *run);
+	*end = *start + (hmm_run_pages(*run) << PAGE_SHIFT);
+	return true;
+}
+
+/* Forget the units of [va, end), which is in one block and cuts none. */
+static void hmm_block_forget(struct gup_range_map *map, unsigned long va,
+			     unsigned long end)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	struct hmm_single single;
+	struct hmm_block *block = hmm_block(map, va, &single);
+	unsigned int i = 0, nr;
+
+	if (!block)
+		return;
+	nr = block->nr;
+	if (va != base)
+		i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
+	if (end != base + HMM_BLOCK_SIZE)
+		nr = hmm_block_find(block, (end - base) >> PAGE_SHIFT);
+	if (nr - i < block->nr) {
+		hmm_block_splice(block, i, nr - i, NULL, 0);
+		return;
+	}
+	hmm_block_clear(map, va, block, &single);
+}
+
+static void hmm_forget(struct gup_range_map *map, unsigned long va,
+		       unsigned long end)
+{
+	unsigned long next;
+
+	for (; va < end; va = next) {
+		next = min(ALIGN_DOWN(va, HMM_BLOCK_SIZE) + HMM_BLOCK_SIZE, end);
+		hmm_block_forget(map, va, next);
+	}
 }
 
 static void hmm_dirty(unsigned long pfn, unsigned long nr)
@@ -111,305 +306,578 @@ static void hmm_dirty(unsigned long pfn, unsigned long nr)
 		/*
 		 * Not under the folio lock, which the invalidation may be
 		 * called with. The page table entry is not gone before the
-		 * callback returns, so the mapping stays.
+		 * callback returns, so the mapping stays. For the test see
+		 * unpin_user_pages_dirty_lock().
 		 */
-		folio_mark_dirty(folio);
+		if (!folio_test_dirty(folio))
+			folio_mark_dirty(folio);
 		pfn += folio_nr_pages(folio) - folio_page_idx(folio, page);
 	}
 }
 
-/* After the flush: mark dirty and forget the units of [va, end). */
-static void hmm_forget(struct gup_range_map *map, unsigned long va,
-		       unsigned long end, bool dirty)
+static enum dma_data_direction hmm_run_dir(u64 run)
 {
-	unsigned long nr, start, next;
-	u64 *e, first;
+	return run & HMM_RUN_WRITE ? DMA_BIDIRECTIONAL : DMA_TO_DEVICE;
+}
 
-	for (; va < end; va = next) {
-		e = hmm_entry(map, va, &nr);
-		if (WARN_ON_ONCE(!hmm_unit(e, va, &start, &next)))
+static bool hmm_map_unmaps_phys(const struct gup_range_map *map)
+{
+	return !map->state.addr && !map->linear;
+}
+
+/* What has to be done for each unit of [va, end), after the flush. */
+static void hmm_release(struct gup_range_map *map, unsigned long va,
+			unsigned long end, bool dirty)
+{
+	bool unmap = hmm_map_unmaps_phys(map);
+	unsigned long base;
+	struct hmm_single single;
+	struct hmm_block *block;
+	unsigned int i;
+
+	for (; va < end; va = base + HMM_BLOCK_SIZE) {
+		base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+		block = hmm_block(map, va, &single);
+		if (WARN_ON_ONCE(!block))
 			return;
-		first = *e;
-		nr = (next - va) >> PAGE_SHIFT;
-		if (!dma_use_iova(&map->state))
-			dma_unmap_phys(map->dev,
-				       PFN_PHYS(first & HMM_ENTRY_PFN) +
-				       map->dma_offset, next - va,
-				       first & HMM_ENTRY_WRITE ?
-				       DMA_BIDIRECTIONAL : DMA_TO_DEVICE,
-				       map->attrs);
-		if (dirty && first & HMM_ENTRY_WRITE)
-			hmm_dirty(first & HMM_ENTRY_PFN, nr);
-		memset(e, 0, nr * sizeof(*e));
-		map->nr_mapped -= nr;
-		gup_map_count(0, -nr);
+		if (!unmap && !block->write)
+			continue;
+		i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
+		for (; i < block->nr; i++) {
+			u64 run = block->run[i];
+
+			if (hmm_run_va(base, run) >= end)
+				break;
+			if (unmap)
+				dma_unmap_phys(map->dev,
+					       PFN_PHYS(hmm_run_pfn(run)) +
+					       map->dma_offset,
+					       hmm_run_pages(run) << PAGE_SHIFT,
+					       hmm_run_dir(run), map->attrs);
+			if (dirty && run & HMM_RUN_WRITE)
+				hmm_dirty(hmm_run_pfn(run), hmm_run_pages(run));
+		}
+		cond_resched();
 	}
 }
 
-/* The first address from @va on that has a table; @end if there is none. */
-static unsigned long hmm_next_table(struct gup_range_map *map,
-				    unsigned long va, unsigned long end)
+static void hmm_count(struct gup_range_map *map, long nr)
 {
-	unsigned long idx = va / HMM_TABLE_SIZE;
+	map->nr_mapped += nr;
+	gup_map_count(0, nr);
+}
 
-	if (!xa_find(&map->tables, &idx, (end - 1) / HMM_TABLE_SIZE,
-		     XA_PRESENT))
-		return end;
-	return max(va, idx * HMM_TABLE_SIZE);
+/* Unlink the units of [va, end), which has no gap; one flush. */
+static void hmm_unlink_span(struct gup_range_map *map, unsigned long va,
+			    unsigned long end, bool dirty)
+{
+	if (dma_use_iova(&map->state))
+		gup_map_unlink(map, va - map->start, end - va,
+			       DMA_BIDIRECTIONAL, 0);
+	if (dirty || hmm_map_unmaps_phys(map))
+		hmm_release(map, va, end, dirty);
+	hmm_count(map, -(long)((end - va) >> PAGE_SHIFT));
 }
 
 /* Unlink all units in [va, end), which cuts none; a flush per gapless span. */
 static void hmm_unlink(struct gup_range_map *map, unsigned long va,
 		       unsigned long end, bool dirty)
 {
-	unsigned long nr, next;
-	u64 *e;
+	unsigned long next;
 
-	while (va < end && map->nr_mapped) {
-		va = hmm_next_table(map, va, end);
-		if (va == end)
+	for (; map->nr_mapped; va = next) {
+		next = end;
+		if (!hmm_next_span(map, &va, &next))
 			break;
-		e = hmm_entry(map, va, &nr);
-		for (; nr && !(*e & HMM_ENTRY_MAPPED); nr--, e++)
-			va += PAGE_SIZE;
-		next = hmm_units_end(map, va, end);
-		if (va < end && next > va) {
-			if (dma_use_iova(&map->state))
-				gup_map_unlink(map, va - map->start, next - va,
-					       DMA_BIDIRECTIONAL, 0);
-			hmm_forget(map, va, next, dirty);
-			va = next;
-		}
+		hmm_unlink_span(map, va, next, dirty);
+		hmm_forget(map, va, next);
 		cond_resched();
 	}
 }
 
-/* Link @nr pages at @va, which do not leave their table, as one unit. */
-static int hmm_link(struct gup_range_map *map, unsigned long va,
-		    unsigned long pfn, unsigned long nr, bool write, u64 flags)
-{
-	enum dma_data_direction dir = write ? DMA_BIDIRECTIONAL : DMA_TO_DEVICE;
-	phys_addr_t phys = PFN_PHYS(pfn);
-	size_t len = nr << PAGE_SHIFT;
-	unsigned long i, room;
-	dma_addr_t addr;
-	u64 *e;
-	int ret;
-
-	if (dma_use_iova(&map->state)) {
-		ret = gup_map_link(map, phys, va - map->start, len, dir);
-		if (ret)
-			return ret;
-	} else {
-		map->stats.links++;
-		addr = dma_map_phys(map->dev, phys, len, dir, map->attrs);
-		if (dma_mapping_error(map->dev, addr))
-			return -EIO;
-		if (!map->nr_mapped)
-			map->dma_offset = addr - phys;
-		if (addr - phys != map->dma_offset) {
-			dma_unmap_phys(map->dev, addr, len, dir, map->attrs);
-			return -EOPNOTSUPP;
-		}
-	}
-
-	e = hmm_entry(map, va, &room);
-	flags |= HMM_ENTRY_MAPPED | (write ? HMM_ENTRY_WRITE : 0);
-	for (i = 0; i < nr; i++)
-		e[i] = flags | FIELD_PREP(HMM_ENTRY_BACK, i) | (pfn + i);
-	e[0] |= FIELD_PREP(HMM_ENTRY_MORE, nr - 1);
-	map->nr_mapped += nr;
-	gup_map_count(0, nr);
-	return 0;
-}
-
 /*
- * A unit around @va that is read-only and has to become writable. Take it out
- * and put back, read-only, what lies outside of the range; the rest is linked
- * by the caller. The range is widened to the unit for the driver's knowledge.
+ * No IOMMU. Where map->linear, one call tells the distance for all, and nothing
+ * has to be unmapped, as in block/blk-mq-dma.c: gup_dev_linear(). That a bounce
+ * buffer changes this later is ruled out by DMA_ATTR_REQUIRE_COHERENT and by
+ * what hmm_range_map_init() refuses. On failure nothing of this call stays.
  */
-static int hmm_upgrade(struct gup_range *range, struct gup_range_map *map,
-		       unsigned long start, unsigned long end)
+static int hmm_map_phys(struct gup_range_map *map, const struct phys_vec *vec,
+			unsigned int nr, enum dma_data_direction dir)
 {
-	unsigned long first = gup_range_first(range);
-	unsigned long last = PAGE_ALIGN(range->end);
-	unsigned long nr, pfn;
+	unsigned int i, calls = map->linear ? 1 : nr;
 	int ret = 0;
 
-	pfn = *hmm_entry(map, start, &nr) & HMM_ENTRY_PFN;
-	hmm_unlink(map, start, end, true);
-	if (start < first)
-		ret = hmm_link(map, start, pfn, (first - start) >> PAGE_SHIFT,
-			       false, 0);
-	if (!ret && end > last)
-		ret = hmm_link(map, last, pfn + ((last - start) >> PAGE_SHIFT),
-			       (end - last) >> PAGE_SHIFT, false, 0);
-	if (ret)
-		hmm_unlink(map, start, end, true);
+	map->stats.links += nr;
+	for (i = 0; i < calls; i++) {
+		dma_addr_t addr = dma_map_phys(map->dev, vec[i].paddr,
+					       vec[i].len, dir, map->attrs);
+
+		if (dma_mapping_error(map->dev, addr)) {
+			ret = -EIO;
+			break;
+		}
+		if (!map->nr_mapped && !i)
+			map->dma_offset = addr - vec[i].paddr;
+		if (addr - vec[i].paddr != map->dma_offset) {
+			dma_unmap_phys(map->dev, addr, vec[i].len, dir,
+				       map->attrs);
+			ret = -EOPNOTSUPP;
+			break;
+		}
+	}
+	if (!ret)
+		return 0;
+	while (i--)
+		dma_unmap_phys(map->dev, vec[i].paddr + map->dma_offset,
+			       vec[i].len, dir, map->attrs);
+	return ret;
+}
+
+/* Link pages from @va on, without a sync; after a failure none of them is. */
+static int hmm_link(struct gup_range_map *map, unsigned long va,
+		    unsigned long end, const struct phys_vec *vec,
+		    unsigned int nr, enum dma_data_direction dir)
+{
+	int ret;
+
+	/*
+	 * Reclaim calls the invalidate callback, which waits for the lock that
+	 * is held here: memory for IOMMU page tables must not wait for reclaim.
+	 */
+	if (dma_use_iova(&map->state))
+		ret = gup_map_link_vecs(map, va - map->start, vec, nr, dir,
+					GFP_ATOMIC | __GFP_NOWARN);
+	else
+		ret = hmm_map_phys(map, vec, nr, dir);
+	if (!ret)
+		hmm_count(map, (end - va) >> PAGE_SHIFT);
 	return ret;
 }
 
 /*
- * What hmm_range_fault() reports but a device must not reach: memory of another
- * device, and secret memory. Under the lock and with a valid sequence the pages
- * are still mapped, so that their folios can be looked at.
+ * One hmm_range_dma_map(), from prep to post.
+ *
+ * @found has an entry per block of the range: as in map->blocks, what is to be
+ * mapped there. It becomes NULL when it was moved to map->blocks as it is, and
+ * XA_ZERO_ENTRY when its memory was used to merge it into what was there.
  */
-static int hmm_check(unsigned long pfn, unsigned long nr)
+struct hmm_prep {
+	struct gup_range_map	*map;
+	struct gup_range	*range;
+	unsigned long		first;	/* pages of the range, as asked for */
+	unsigned long		last;	/* exclusive */
+	unsigned long		nr_runs;
+	struct gup_range_seq	found;
+	u64			*run;	/* scratch: one block's */
+	struct hmm_runs		runs;	/* scratch: of the walk, and then ... */
+	unsigned long		va;	/* ... from here on, not linked yet */
+	bool			merged;
+};
+
+/* Runs that there is room for on the stack. */
+#define HMM_PREP_FEW	4
+
+struct hmm_cursor {
+	struct gup_range_block	*block;
+	unsigned int		idx;
+	unsigned long		va;
+	unsigned long		next;
+};
+
+/* Step to the next entry of prep->found, NULL at the end. */
+static u64 *hmm_found_next(struct hmm_prep *prep, struct hmm_cursor *cur)
 {
-	unsigned long end = pfn + nr;
+	struct gup_range_seq *found = &prep->found;
+	u64 *val;
 
-	while (pfn < end) {
-		struct page *page = pfn_to_page(pfn);
-		struct folio *folio = page_folio(page);
-		struct address_space *mapping = folio_mapping(folio);
-
-		if (is_pci_p2pdma_page(page) || is_device_private_page(page))
-			return -EREMOTEIO;
-		if (mapping && secretmem_mapping(mapping))
-			return -EFAULT;
-		pfn += folio_nr_pages(folio) - folio_page_idx(folio, page);
+	if (!cur->idx) {
+		cur->block = found->first;
+		cur->next = prep->first;
+	} else if (cur->block && cur->idx == cur->block->nr) {
+		cur->block = cur->block->next;
+		cur->idx = 0;
 	}
-	return 0;
+	if (!cur->block && (cur->idx || !found->nr || found->first))
+		return NULL;
+	cur->va = cur->next;
+	cur->next = ALIGN_DOWN(cur->va, HMM_BLOCK_SIZE) + HMM_BLOCK_SIZE;
+	cur->next = min(cur->next, prep->last);
+	val = cur->block ? &cur->block->val[cur->idx] : &found->one;
+	cur->idx++;
+	return val;
 }
 
-/* One run, or what of it lies in one table. */
-static int hmm_map_run(struct gup_range *range, struct gup_range_map *map,
-		       unsigned long va, unsigned long pfn, unsigned long nr)
+static void *hmm_found_entry(u64 val)
 {
-	bool write = range->flags & GUP_RANGE_WRITE;
-	unsigned long end = va + (nr << PAGE_SHIFT);
-	unsigned long room, u_start, u_end, next;
-	u64 *e;
+	return (void *)(unsigned long)val;
+}
+
+/*
+ * A batch is what is in map->blocks but not linked yet: the runs.nr runs that
+ * begin at prep->va and end at runs.end, without a gap.
+ */
+static void hmm_batch_drop(struct hmm_prep *prep)
+{
+	if (prep->runs.nr)
+		hmm_forget(prep->map, prep->va, prep->runs.end);
+	prep->runs.nr = 0;
+}
+
+static int hmm_batch_link(struct hmm_prep *prep)
+{
 	int ret;
 
-	ret = hmm_check(pfn, nr);
+	if (!prep->runs.nr)
+		return 0;
+	ret = hmm_link(prep->map, prep->va, prep->runs.end, prep->runs.vec,
+		       prep->runs.nr, gup_range_dir(prep->range));
 	if (ret)
-		return ret;
-	for (; va < end; va = next) {
-		e = hmm_entry(map, va, &room);
-		if (hmm_unit(e, va, &u_start, &u_end)) {
-			/* A missed invalidation: the page is not the VMA's. */
-			if (WARN_ON_ONCE((*e & HMM_ENTRY_PFN) != pfn))
+		hmm_batch_drop(prep);
+	prep->runs.nr = 0;
+	return ret;
+}
+
+/* Make room for @nr runs at @va, which go into map->blocks after this. */
+static int hmm_batch_begin(struct hmm_prep *prep, unsigned long va,
+			   unsigned int nr)
+{
+	struct hmm_runs *runs = &prep->runs;
+	int ret;
+
+	if (runs->nr && va == runs->end && runs->nr + nr <= runs->max)
+		return 0;
+	ret = hmm_batch_link(prep);
+	prep->va = va;
+	runs->end = va;
+	return ret;
+}
+
+/* @run: of one block, without a gap */
+static void hmm_batch_add(struct hmm_prep *prep, const u64 *run,
+			  unsigned int nr)
+{
+	struct hmm_runs *runs = &prep->runs;
+	struct phys_vec *vec = runs->vec + runs->nr;
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		vec[i] = hmm_run_vec(run[i]);
+	runs->nr += nr;
+	runs->end += (hmm_run_end(run[nr - 1]) - hmm_run_first(run[0])) <<
+		     PAGE_SHIFT;
+}
+
+/*
+ * Room for @more runs in the block at @va, which is not empty. There is enough
+ * of it unless the block has grown since hmm_found_room().
+ */
+static struct hmm_block *hmm_merge_room(struct hmm_prep *prep, unsigned long va,
+					u64 *found, unsigned int more)
+{
+	void *entry = xa_load(&prep->map->blocks,
+			      hmm_block_index(prep->map, va));
+	struct hmm_block *to = hmm_found_entry(*found);
+	struct hmm_single single;
+	struct hmm_block *have = hmm_entry_block(entry, &single);
+	unsigned int max = have->nr + more;
+
+	if (max <= have->max)
+		return entry;
+	if (!xa_is_value(to) && !xa_is_zero(to) && max <= to->max)
+		*found = (u64)(unsigned long)XA_ZERO_ENTRY;
+	else
+		to = hmm_block_alloc(max, GFP_NOWAIT | __GFP_NOWARN |
+				     __GFP_ACCOUNT);
+	if (!to)
+		return NULL;
+	memcpy(to->run, have->run, have->nr * sizeof(*to->run));
+	to->nr = have->nr;
+	to->pages = have->pages;
+	to->write = have->write;
+	hmm_block_store(prep->map, va, to);
+	hmm_entry_free(entry);
+	return to;
+}
+
+/* Link the read-only runs [i, i + nr) of @block; after a failure none is there. */
+static int hmm_merge_put_back(struct gup_range_map *map, unsigned long base,
+			      struct hmm_block *block, unsigned int i,
+			      unsigned int nr)
+{
+	unsigned int k;
+	int ret;
+
+	for (k = i; k < i + nr; k++) {
+		struct phys_vec vec = hmm_run_vec(block->run[k]);
+		unsigned long va = hmm_run_va(base, block->run[k]);
+
+		ret = hmm_link(map, va, va + vec.len, &vec, 1, DMA_TO_DEVICE);
+		if (ret)
+			goto undo;
+	}
+	return 0;
+undo:
+	while (k-- > i)
+		hmm_unlink_span(map, hmm_run_va(base, block->run[k]), base +
+				(hmm_run_end(block->run[k]) << PAGE_SHIFT),
+				false);
+	hmm_block_splice(block, i, nr, NULL, 0);
+	return ret;
+}
+
+/*
+ * Run @i of the block at @va is read-only and has to become writable. Take it
+ * out and put back, read-only, what lies outside of the range; the rest is
+ * linked as any other gap. The range is widened for the driver's knowledge.
+ */
+static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
+			     u64 *found, unsigned int i)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE), start, end;
+	struct hmm_block *block = hmm_merge_room(prep, va, found, 1);
+	unsigned int nr = 0;
+	u64 run, keep[2];
+
+	if (!block)
+		return -ENOMEM;
+	run = block->run[i];
+	start = hmm_run_va(base, run);
+	end = base + (hmm_run_end(run) << PAGE_SHIFT);
+	hmm_unlink_span(prep->map, start, end, false);
+	prep->range->start = min(prep->range->start, start);
+	prep->range->end = max(prep->range->end, end);
+
+	if (start < prep->first)
+		keep[nr++] = hmm_run(hmm_run_pfn(run), hmm_run_first(run),
+				     (prep->first - start) >> PAGE_SHIFT, 0);
+	if (end > prep->last)
+		keep[nr++] = hmm_run(hmm_run_pfn(run) +
+				     ((prep->last - start) >> PAGE_SHIFT),
+				     (prep->last - base) >> PAGE_SHIFT,
+				     (end - prep->last) >> PAGE_SHIFT, 0);
+	hmm_block_splice(block, i, 1, keep, nr);
+	return hmm_merge_put_back(prep->map, base, block, i, nr);
+}
+
+/* Add what is missing of @run to the block at @va. */
+static int hmm_merge_run(struct hmm_prep *prep, unsigned long va, u64 *found,
+			 u64 run)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	unsigned long page = hmm_run_first(run), end = hmm_run_end(run), next;
+	long distance = hmm_run_pfn(run) - page;
+	struct hmm_single single;
+	struct hmm_block *block;
+	unsigned int i;
+	u64 have, new;
+	int ret;
+
+	for (; page < end; page = next) {
+		block = hmm_block(prep->map, va, &single);
+		i = hmm_block_find(block, page);
+		have = i < block->nr ? block->run[i] : 0;
+		next = i < block->nr ? min(hmm_run_first(have), end) : end;
+		if (next <= page) {
+			/* A missed invalidation: it is not the VMA's page. */
+			if (WARN_ON_ONCE((long)(hmm_run_pfn(have) -
+						hmm_run_first(have)) != distance))
 				return -EIO;
-			next = min(u_end, end);
-			if (!write || *e & HMM_ENTRY_WRITE) {
-				pfn += (next - va) >> PAGE_SHIFT;
+			next = min(hmm_run_end(have), end);
+			if (have & HMM_RUN_WRITE || !(run & HMM_RUN_WRITE))
 				continue;
-			}
-			ret = hmm_upgrade(range, map, u_start, u_end);
-			range->start = min(range->start, u_start);
-			range->end = max(range->end, u_end);
+			next = page;
+			ret = hmm_merge_upgrade(prep, va, found, i);
 			if (ret)
 				return ret;
+			continue;
 		}
-		for (nr = 1; va + (nr << PAGE_SHIFT) < end; nr++)
-			if (e[nr] & HMM_ENTRY_MAPPED)
-				break;
-		next = va + (nr << PAGE_SHIFT);
-		ret = hmm_link(map, va, pfn, nr, write, HMM_ENTRY_NEW);
+		ret = hmm_batch_begin(prep, base + (page << PAGE_SHIFT), 1);
 		if (ret)
 			return ret;
-		pfn += nr;
+		block = hmm_merge_room(prep, va, found, 1);
+		if (!block)
+			return -ENOMEM;
+		new = hmm_run(page + distance, page, next - page,
+			      (run & HMM_RUN_WRITE) | HMM_RUN_NEW);
+		hmm_block_splice(block, hmm_block_find(block, page), 0, &new, 1);
+		hmm_batch_add(prep, &new, 1);
 	}
 	return 0;
 }
 
-/* Units that this call linked: take them out again, or make them ordinary. */
-static void hmm_settle(struct gup_range_map *map, unsigned long va,
-		       unsigned long end, bool undo)
+/* The block at @va has runs already. */
+static int hmm_merge_block(struct hmm_prep *prep, unsigned long va, u64 *found)
 {
-	unsigned long nr, start, next;
-	u64 *e;
+	struct hmm_single single;
+	struct hmm_block *block = hmm_entry_block(hmm_found_entry(*found),
+						  &single);
+	unsigned int i, nr = block->nr;
+	int ret = 0;
 
-	for (; va < end; va = next) {
-		e = hmm_entry(map, va, &nr);
-		next = va + PAGE_SIZE;
-		if (!hmm_unit(e, va, &start, &next) || !(*e & HMM_ENTRY_NEW))
-			continue;
-		if (undo) {
-			/* The device never knew of it: nothing to dirty. */
-			hmm_unlink(map, va, next, false);
-		} else {
-			for (nr = 0; nr < (next - va) >> PAGE_SHIFT; nr++)
-				e[nr] &= ~HMM_ENTRY_NEW;
-		}
+	/* Its memory can become that of the merged block. */
+	memcpy(prep->run, block->run, nr * sizeof(*prep->run));
+	prep->merged = true;
+	for (i = 0; i < nr && !ret; i++)
+		ret = hmm_merge_run(prep, va, found, prep->run[i]);
+	block = hmm_block(prep->map, va, &single);
+	if (block && !block->nr)
+		hmm_block_clear(prep->map, va, block, &single);
+	return ret;
+}
+
+static int hmm_map_block(struct hmm_prep *prep, unsigned long va, u64 *found)
+{
+	void *entry = hmm_found_entry(*found);
+	struct hmm_single single;
+	struct hmm_block *block;
+	void *old;
+	int ret;
+
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	old = xa_load(&prep->map->blocks, hmm_block_index(prep->map, va));
+	block = hmm_entry_block(old, &single);
+	if (block && block->nr)
+		return hmm_merge_block(prep, va, found);
+	block = hmm_entry_block(entry, &single);
+	/* Not half of a block: what is not in map->blocks cannot be undone. */
+	ret = hmm_batch_begin(prep, va, block->nr);
+	if (ret)
+		return ret;
+	hmm_batch_add(prep, block->run, block->nr);
+	hmm_block_store(prep->map, va, entry);
+	hmm_entry_free(old);
+	*found = 0;
+	return 0;
+}
+
+/* Take out what this call added to the block at @va. */
+static void hmm_undo_block(struct gup_range_map *map, unsigned long va)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE), page = 0;
+	struct hmm_single single;
+	struct hmm_block *block;
+	unsigned int i;
+	u64 run;
+
+	while ((block = hmm_block(map, va, &single))) {
+		i = hmm_block_find(block, page);
+		if (i == block->nr)
+			break;
+		run = block->run[i];
+		page = hmm_run_end(run);
+		if (run & HMM_RUN_NEW)
+			hmm_unlink(map, hmm_run_va(base, run),
+				   base + (page << PAGE_SHIFT), false);
+	}
+}
+
+/* Make what this call added to a part of the block at @va ordinary. */
+static void hmm_keep_block(struct gup_range_map *map, unsigned long va,
+			   unsigned long end)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	struct hmm_single single;
+	struct hmm_block *block = hmm_block(map, va, &single);
+	unsigned int i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
+
+	for (; i < block->nr && hmm_run_va(base, block->run[i]) < end; i++)
+		block->run[i] &= ~HMM_RUN_NEW;
+	if (IS_ENABLED(CONFIG_64BIT) && block->nr == 1 &&
+	    block != &single.block) {
+		hmm_block_store(map, va, xa_mk_value(block->run[0]));
+		hmm_block_free(block);
+	}
+}
+
+/*
+ * After all is linked, or not. A block that was empty is this call's as a
+ * whole. The device never knew of what is undone: nothing to dirty.
+ */
+static void hmm_settle(struct hmm_prep *prep, bool undo)
+{
+	struct hmm_cursor cur = {};
+	u64 *found;
+
+	if (!undo && !prep->merged)
+		return;
+	while ((found = hmm_found_next(prep, &cur))) {
+		if (!undo && *found)
+			hmm_keep_block(prep->map, cur.va, cur.next);
+		else if (undo && *found)
+			hmm_undo_block(prep->map, cur.va);
+		else if (undo)
+			hmm_unlink(prep->map, cur.va, cur.next, false);
 	}
 }
 
 /* The mirrored half of gup_range_dma_map(); the runs are those of the prep. */
 int hmm_map_runs(struct gup_range *range, struct gup_range_map *map)
 {
-	unsigned long first = gup_range_first(range);
-	unsigned long last = PAGE_ALIGN(range->end);
-	const struct gup_range_block *block;
-	unsigned long va = first;
-	u64 links = map->stats.links;
-	unsigned int i;
+	struct hmm_prep *prep = range->prep;
+	u64 links = map->stats.links, *found;
+	struct hmm_cursor cur = {};
 	int ret = 0, err;
 
-	if (!range->mirrored)
+	if (!prep)
 		return -EINVAL;
 	lockdep_assert_held(map->lock);
-	for (block = range->runs.first; block && !ret; block = block->next) {
-		for (i = 0; i < block->nr && !ret; i++) {
-			unsigned long pfn = gup_run_pfn(block->val[i]);
-			unsigned long nr = gup_run_pages(block->val[i]);
-
-			while (nr && !ret) {
-				unsigned long n = min(nr, HMM_TABLE_PAGES -
-					(va >> PAGE_SHIFT) % HMM_TABLE_PAGES);
-
-				cond_resched();
-				ret = fatal_signal_pending(current) ? -EINTR :
-				      hmm_map_run(range, map, va, pfn, n);
-				pfn += n;
-				nr -= n;
-				va += n << PAGE_SHIFT;
-			}
-		}
+	while (!ret && (found = hmm_found_next(prep, &cur))) {
+		ret = hmm_map_block(prep, cur.va, found);
+		cond_resched();
 	}
+	if (!ret)
+		ret = hmm_batch_link(prep);
+	else
+		hmm_batch_drop(prep);
 	/* After a failure too: what an upgrade put back is in use. */
 	if (dma_use_iova(&map->state) && map->stats.links != links) {
 		err = gup_map_sync(map, gup_range_first(range) - map->start,
 				   gup_range_nr_pages(range) << PAGE_SHIFT);
 		ret = ret ?: err;
 	}
-	hmm_settle(map, first, last, ret);
+	hmm_settle(prep, ret);
 	trace_gup_range_map(range, map, ret);
 	return ret;
 }
 
 size_t hmm_map_bytes(struct gup_range_map *map)
 {
-	struct hmm_dma_table *table;
+	struct hmm_single single;
+	struct hmm_block *block;
 	unsigned long idx;
 	size_t bytes = 0;
+	void *entry;
 
-	xa_for_each(&map->tables, idx, table)
-		bytes += sizeof(*table);
+	xa_for_each(&map->blocks, idx, entry) {
+		block = hmm_entry_block(entry, &single);
+		bytes += block->max * sizeof(*block->run);
+		if (block != &single.block)
+			bytes += sizeof(*block);
+	}
 	return bytes;
 }
 
 int hmm_map_addr(struct gup_range_map *map, unsigned long va,
 		 dma_addr_t *addr, size_t *len)
 {
-	unsigned long nr, start, end, page = va & PAGE_MASK;
-	u64 *e;
+	unsigned long start, end;
+	u64 run;
 
 	lockdep_assert_held(map->lock);
 	if (va < map->start || va >= map->end)
 		return -EINVAL;
-	e = hmm_entry(map, page, &nr);
-	if (!hmm_unit(e, page, &start, &end))
+	if (!hmm_unit(map, va, &start, &end, &run))
 		return -EFAULT;
 	if (dma_use_iova(&map->state)) {
 		*addr = map->state.addr + map->slack + (va - map->start);
-		*len = hmm_units_end(map, start, map->end) - va;
+		end = map->end;
+		hmm_next_span(map, &start, &end);
 	} else {
-		*addr = PFN_PHYS(*e & HMM_ENTRY_PFN) + map->dma_offset +
-			offset_in_page(va);
-		*len = end - va;
+		*addr = PFN_PHYS(hmm_run_pfn(run)) + map->dma_offset +
+			(va - start);
 	}
+	*len = end - va;
 	return 0;
 }
 
@@ -466,6 +934,7 @@ int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 		return ret;
 	if (!dma_use_iova(&new.state) && granule > PAGE_SIZE)
 		return -EOPNOTSUPP;
+	new.linear = gup_dev_linear(dev);
 	new.start = start;
 	new.end = end;
 	new.notifier = notifier;
@@ -474,7 +943,7 @@ int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 	/* The notifier is live: its callback sees all of it or nothing. */
 	mutex_lock(lock);
 	*map = new;
-	xa_init(&map->tables);
+	xa_init(&map->blocks);
 	mutex_unlock(lock);
 	gup_map_count(1, 0);
 	return 0;
@@ -495,8 +964,8 @@ EXPORT_SYMBOL_GPL(hmm_range_map_init);
  */
 void hmm_range_map_destroy(struct gup_range_map *map)
 {
-	struct hmm_dma_table *table;
 	unsigned long idx;
+	void *entry;
 
 	if (WARN_ON_ONCE(!map->notifier))
 		return;
@@ -504,9 +973,10 @@ void hmm_range_map_destroy(struct gup_range_map *map)
 	mutex_lock(map->lock);
 	hmm_unlink(map, map->start, map->end, true);
 	WARN_ON_ONCE(map->nr_mapped);
-	xa_for_each(&map->tables, idx, table)
-		kfree(table);
-	xa_destroy(&map->tables);
+	/* What is left in it is headers and reserved slots. */
+	xa_for_each(&map->blocks, idx, entry)
+		hmm_entry_free(entry);
+	xa_destroy(&map->blocks);
 	map->notifier = NULL;
 	mutex_unlock(map->lock);
 
@@ -516,77 +986,162 @@ void hmm_range_map_destroy(struct gup_range_map *map)
 }
 EXPORT_SYMBOL_GPL(hmm_range_map_destroy);
 
-static int hmm_alloc_table(struct gup_range_map *map, unsigned long va)
+/* Forget what was found; what of it was mapped is in map->blocks. */
+static void hmm_found_free(struct hmm_prep *prep)
 {
-	unsigned long idx = va / HMM_TABLE_SIZE;
-	struct hmm_dma_table *table;
-	void *old;
+	struct hmm_cursor cur = {};
+	u64 *found;
 
-	if (xa_load(&map->tables, idx))
-		return 0;
-	table = kzalloc_obj(*table, GFP_KERNEL_ACCOUNT);
-	if (!table)
-		return -ENOMEM;
-	old = xa_cmpxchg(&map->tables, idx, NULL, table, GFP_KERNEL_ACCOUNT);
-	if (old)
-		kfree(table);
-	return xa_err(old);
+	while ((found = hmm_found_next(prep, &cur)))
+		hmm_entry_free(hmm_found_entry(*found));
+	gup_seq_free(&prep->found);
+	prep->nr_runs = 0;
 }
 
-/* Fault [va, end), at most a table's worth, and note its runs. */
-static int hmm_collect_chunk(struct hmm_range *chunk,
-			     struct gup_range_seq *runs,
-			     unsigned long timeout, unsigned long expect)
+static void hmm_prep_free(struct hmm_prep *prep)
 {
-	unsigned long nr = (chunk->end - chunk->start) >> PAGE_SHIFT;
-	unsigned long i, pfn;
+	hmm_found_free(prep);
+	if (prep->runs.max > HMM_PREP_FEW) {
+		kfree(prep->runs.vec);
+		kfree(prep->run);
+	}
+}
+
+/*
+ * How many runs to have room for when the first @nr of prep->run come to the
+ * block at @va. Each of them and each gap between those that are there can be
+ * one more, and an upgrade cuts at most two.
+ */
+static unsigned int hmm_found_room(struct hmm_prep *prep, unsigned long va,
+				   unsigned int nr)
+{
+	struct hmm_single single;
+	struct hmm_block *block;
+	unsigned int max, i, j;
+
+	guard(mutex)(prep->map->lock);
+	block = hmm_block(prep->map, va, &single);
+	if (!block || !block->nr)
+		return nr;
+	i = hmm_block_find(block, hmm_run_first(prep->run[0]));
+	j = hmm_block_find(block, hmm_run_end(prep->run[nr - 1]));
+	max = min(block->nr + nr + (j - i) + 3, HMM_BLOCK_PAGES);
+	if (max <= block->max)
+		return nr;
+	/* Those that fault page by page come again soon. */
+	max = kmalloc_size_roundup(max * sizeof(u64)) / sizeof(u64);
+	return max(max, nr);
+}
+
+/* Was it reserved before? To load an entry does not tell. */
+static bool hmm_slot_is_there(struct xarray *blocks, unsigned long idx)
+{
+	XA_STATE(xas, blocks, idx);
+
+	guard(rcu)();
+	return xas_load(&xas);
+}
+
+/* The first @nr of prep->run are all that was found in the block at @va. */
+static int hmm_found_add(struct hmm_prep *prep, unsigned long va,
+			 unsigned int nr)
+{
+	unsigned long idx = hmm_block_index(prep->map, va);
+	struct xarray *blocks = &prep->map->blocks;
+	const u64 *run = prep->run;
+	struct hmm_block *block;
+	unsigned int max = nr;
+	void *entry;
 	int ret;
 
-	memset(chunk->hmm_pfns, 0, nr * sizeof(*chunk->hmm_pfns));
-	ret = hmm_range_fault_unlocked_timeout(chunk, timeout);
-	if (ret)
-		return ret;
-	for (i = 0; i < nr; i++) {
-		pfn = chunk->hmm_pfns[i] & ~HMM_PFN_FLAGS;
-		ret = gup_runs_add(runs, pfn, 1, expect - i);
+	if (xa_load(blocks, idx)) {
+		max = hmm_found_room(prep, va, nr);
+	} else if (!hmm_slot_is_there(blocks, idx)) {
+		ret = xa_reserve(blocks, idx, GFP_KERNEL_ACCOUNT);
 		if (ret)
 			return ret;
+	}
+	if (IS_ENABLED(CONFIG_64BIT) && max == 1) {
+		entry = xa_mk_value(run[0]);
+	} else {
+		block = hmm_block_alloc(max, GFP_KERNEL_ACCOUNT);
+		if (!block)
+			return -ENOMEM;
+		memcpy(block->run, run, nr * sizeof(*run));
+		block->nr = nr;
+		block->pages = hmm_run_end(run[nr - 1]) - hmm_run_first(run[0]);
+		block->write = run[0] & HMM_RUN_WRITE;
+		entry = block;
+	}
+	ret = gup_seq_push(&prep->found, (u64)(unsigned long)entry,
+			   hmm_block_index(prep->map, prep->last - 1) - idx + 1);
+	if (ret)
+		hmm_entry_free(entry);
+	prep->nr_runs += nr;
+	return ret;
+}
+
+/* Note what the walk reported of [va, end), cut at the ends of blocks. */
+static int hmm_found_runs(struct hmm_prep *prep, unsigned long va,
+			  unsigned long end)
+{
+	u64 flags = prep->range->flags & GUP_RANGE_WRITE ? HMM_RUN_WRITE : 0;
+	const struct phys_vec *vec = prep->runs.vec;
+	unsigned long pfn = PHYS_PFN(vec->paddr);
+	unsigned long left = vec->len >> PAGE_SHIFT;
+	unsigned int nr = 0;
+	int ret;
+
+	while (va < end) {
+		unsigned long first = (va >> PAGE_SHIFT) % HMM_BLOCK_PAGES;
+		unsigned long pages = min(left, HMM_BLOCK_PAGES - first);
+
+		prep->run[nr++] = hmm_run(pfn, first, pages, flags);
+		va += pages << PAGE_SHIFT;
+		pfn += pages;
+		left -= pages;
+		if (!left && va < end) {
+			vec++;
+			pfn = PHYS_PFN(vec->paddr);
+			left = vec->len >> PAGE_SHIFT;
+		}
+		if (va == end || first + pages == HMM_BLOCK_PAGES) {
+			ret = hmm_found_add(prep, va - (pages << PAGE_SHIFT), nr);
+			if (ret)
+				return ret;
+			nr = 0;
+		}
 	}
 	return 0;
 }
 
-/*
- * Fault the range and note its runs, as they were at range->notifier_seq. Tables
- * are made only for memory that is there.
- */
-static int hmm_range_collect(struct hmm_range *range,
-			     struct gup_range_map *map, unsigned long *pfns,
+/* Fault the range and note its runs, as they were at range->notifier_seq. */
+static int hmm_range_collect(struct hmm_range *range, struct hmm_prep *prep,
 			     unsigned long timeout)
 {
-	unsigned long va = gup_range_first(&range->base);
-	unsigned long end = PAGE_ALIGN(range->end);
 	struct hmm_range chunk = *range;
-	bool first = true;
+	unsigned long va, end;
 	int ret;
 
-	chunk.hmm_pfns = pfns;
-	chunk.pfn_flags_mask = 0;
-	for (; va < end; va = chunk.end) {
+	chunk.end = prep->last;
+	for (va = prep->first; va < prep->last; va = end) {
 		chunk.start = va;
-		chunk.end = min(ALIGN(va + 1, HMM_TABLE_SIZE), end);
-		ret = hmm_collect_chunk(&chunk, &range->base.runs, timeout,
-					(end - va) >> PAGE_SHIFT);
-		if (!ret)
-			ret = hmm_alloc_table(map, va);
-		if (!ret && fatal_signal_pending(current))
-			ret = -EINTR;
+		ret = hmm_range_fault_runs(&chunk, &prep->runs, timeout);
 		if (ret)
 			return ret;
-		if (first)
+		/* Blocks as a whole: one has at most as many runs as fit. */
+		end = prep->runs.end;
+		if (end < prep->last)
+			end = ALIGN_DOWN(end, HMM_BLOCK_SIZE);
+		ret = hmm_found_runs(prep, va, end);
+		if (ret)
+			return ret;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (va == prep->first)
 			range->notifier_seq = chunk.notifier_seq;
 		else if (chunk.notifier_seq != range->notifier_seq)
 			break;
-		first = false;
 		cond_resched();
 	}
 	return 0;
@@ -596,15 +1151,16 @@ static int hmm_range_collect(struct hmm_range *range,
  * One pass over the range: sequence, fault, lock, check. Returns with the lock
  * held, or -EAGAIN when there was an invalidation in between.
  */
-static int hmm_range_pass(struct hmm_range *range, struct gup_range_map *map,
-			  unsigned long *pfns, unsigned long timeout)
+static int hmm_range_pass(struct hmm_range *range, struct hmm_prep *prep,
+			  unsigned long timeout)
 {
+	struct gup_range_map *map = prep->map;
 	struct mm_struct *mm = range->base.mm;
 	int ret;
 
 	if (!mmget_not_zero(mm))
 		return -ESRCH;
-	ret = hmm_range_collect(range, map, pfns, timeout);
+	ret = hmm_range_collect(range, prep, timeout);
 	/* Not under the lock: the last one invalidates everything. */
 	mmput(mm);
 	if (ret)
@@ -622,18 +1178,17 @@ static int hmm_range_pass(struct hmm_range *range, struct gup_range_map *map,
  * Passes until one is not disturbed. The time runs from the first disturbance:
  * faulting is progress, however long it takes.
  */
-static int hmm_range_passes(struct hmm_range *range, struct gup_range_map *map,
-			    unsigned long *pfns)
+static int hmm_range_passes(struct hmm_range *range, struct hmm_prep *prep)
 {
 	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
 	unsigned long deadline = 0;
 	int ret;
 
 	for (;;) {
-		ret = hmm_range_pass(range, map, pfns, timeout);
+		ret = hmm_range_pass(range, prep, timeout);
 		if (!ret)
 			return 0;
-		gup_seq_free(&range->base.runs);
+		hmm_found_free(prep);
 		if (ret != -EAGAIN)
 			return ret;
 		if (fatal_signal_pending(current))
@@ -646,13 +1201,31 @@ static int hmm_range_passes(struct hmm_range *range, struct gup_range_map *map,
 	}
 }
 
+/*
+ * The memory to work with is bounded, whatever the size of the range is. That
+ * for a few runs is there.
+ */
+static int hmm_prep_init(struct hmm_prep *prep, struct gup_range *range)
+{
+	unsigned int max = min(gup_range_nr_pages(range), HMM_BLOCK_PAGES);
+
+	prep->range = range;
+	prep->first = range->start;
+	prep->last = range->end;
+	prep->runs.max = max;
+	if (max <= HMM_PREP_FEW)
+		return 0;
+	prep->runs.vec = kmalloc_objs(*prep->runs.vec, max);
+	prep->run = kmalloc_objs(*prep->run, max);
+	return prep->runs.vec && prep->run ? 0 : -ENOMEM;
+}
+
 static int hmm_range_dma_prep(struct hmm_range *range,
-			      struct gup_range_map *map)
+			      struct gup_range_map *map, struct hmm_prep *prep)
 {
 	unsigned long granule = max(map->granule, PAGE_SIZE);
 	struct gup_range *base = &range->base;
-
-	unsigned long *pfns __free(kfree) = NULL;
+	int ret;
 
 	if (!map->notifier || range->notifier != map->notifier ||
 	    !(range->default_flags & HMM_PFN_REQ_FAULT) ||
@@ -665,21 +1238,28 @@ static int hmm_range_dma_prep(struct hmm_range *range,
 	base->mm = map->notifier->mm;
 	base->flags = range->default_flags & HMM_PFN_REQ_WRITE ?
 		      GUP_RANGE_WRITE : 0;
-	base->mirrored = true;
 	base->runs = (struct gup_range_seq){};
 
-	pfns = kmalloc_objs(*pfns, min(gup_range_nr_pages(base),
-				       HMM_TABLE_PAGES));
-	if (!pfns)
-		return -ENOMEM;
-	return hmm_range_passes(range, map, pfns);
+	ret = hmm_prep_init(prep, base);
+	if (!ret)
+		ret = hmm_range_passes(range, prep);
+	if (ret) {
+		hmm_prep_free(prep);
+		return ret;
+	}
+	/* No batch yet; the runs are counted for the tracepoint only. */
+	prep->runs.nr = 0;
+	base->runs.nr = prep->nr_runs;
+	base->prep = prep;
+	return 0;
 }
 
 static int hmm_range_dma_post(struct hmm_range *range,
 			      struct gup_range_map *map, int ret)
 {
-	gup_seq_free(&range->base.runs);
-	range->base.mirrored = false;
+	hmm_prep_free(range->base.prep);
+	range->base.prep = NULL;
+	range->base.runs.nr = 0;
 	if (ret)
 		mutex_unlock(map->lock);
 	return ret;
@@ -730,9 +1310,16 @@ static int hmm_range_dma_post(struct hmm_range *range,
  */
 int hmm_range_dma_map(struct hmm_range *range, struct gup_range_map *map)
 {
+	struct phys_vec few_vecs[HMM_PREP_FEW] __uninitialized;
+	u64 few_runs[HMM_PREP_FEW] __uninitialized;
+	struct hmm_prep prep = {
+		.map = map,
+		.runs.vec = few_vecs,
+		.run = few_runs,
+	};
 	int ret;
 
-	ret = hmm_range_dma_prep(range, map);
+	ret = hmm_range_dma_prep(range, map, &prep);
 	if (ret)
 		return ret;
 	ret = gup_range_dma_map(&range->base, map);
@@ -747,12 +1334,12 @@ EXPORT_SYMBOL_GPL(hmm_range_dma_map);
  * @end: user address; the same, exclusive
  *
  * For the invalidate callback, after mmu_interval_set_seq(), and for the driver
- * itself. Any part of the range, mapped or not. What was linked by one call,
- * at most 512 pages, is unlinked as one, so it may unmap more than asked, never
- * less; the driver invalidates its device page table for all of it. When it
- * returns the IOTLB is flushed, in lazy mode too, and pages the device could
- * write are dirty. Without an IOMMU (see gup_range_map_protected()) it is the
- * driver that stops the device.
+ * itself. Any part of the range, mapped or not. What was physically contiguous
+ * when it was mapped, at most 512 pages, is unlinked as one, so it may unmap
+ * more than asked, never less; the driver invalidates its device page table for
+ * all of it. When it returns the IOTLB is flushed, in lazy mode too, and pages
+ * the device could write are dirty. Without an IOMMU (see
+ * gup_range_map_protected()) it is the driver that stops the device.
  *
  * Context: with the lock held that was given at init. Does not allocate and
  * cannot fail.
@@ -760,7 +1347,8 @@ EXPORT_SYMBOL_GPL(hmm_range_dma_map);
 void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
 			 unsigned long *end)
 {
-	unsigned long nr, va, unused;
+	unsigned long va, unused;
+	u64 run;
 
 	*start = max(*start & PAGE_MASK, map->start);
 	*end = *end > map->end ? map->end : PAGE_ALIGN(*end);
@@ -771,9 +1359,9 @@ void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
 	}
 	lockdep_assert_held(map->lock);
 	va = *start;
-	hmm_unit(hmm_entry(map, va, &nr), va, start, &unused);
+	hmm_unit(map, va, start, &unused, &run);
 	va = *end - PAGE_SIZE;
-	hmm_unit(hmm_entry(map, va, &nr), va, &unused, end);
+	hmm_unit(map, va, &unused, end, &run);
 	hmm_unlink(map, *start, *end, true);
 	trace_hmm_range_invalidate(map, *start, *end);
 }

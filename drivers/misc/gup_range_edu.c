@@ -53,6 +53,7 @@ struct edu {
 	struct miscdevice	misc;
 	void			*buf;		/* protected by dma_lock */
 	dma_addr_t		buf_addr;
+	size_t			loaded;		/* bytes of buf the device has, too */
 	struct mutex		dma_lock;	/* one DMA at a time */
 	bool			busy;		/* DMA under way; set under dma_lock */
 	wait_queue_head_t	idle;
@@ -65,8 +66,9 @@ struct edu {
 struct edu_file {
 	struct edu		*edu;
 	struct list_head	node;
-	struct mutex		lock;		/* protects handles */
+	struct mutex		lock;		/* protects handles and masked */
 	struct xarray		handles;
+	bool			masked;		/* close() gives the mask back */
 };
 
 struct edu_handle {
@@ -110,6 +112,8 @@ static void edu_start(struct edu *edu, size_t buf_offset, dma_addr_t addr,
 	u64 buf = EDU_BUF + buf_offset;
 
 	lockdep_assert_held(&edu->dma_lock);
+	if (!to_memory)
+		edu->loaded = 0;
 	WRITE_ONCE(edu->busy, true);
 	writeq(to_memory ? buf : addr, edu->mmio + EDU_DMA_SRC);
 	writeq(to_memory ? addr : buf, edu->mmio + EDU_DMA_DST);
@@ -132,8 +136,21 @@ static int edu_wait(struct edu *edu)
 /* Between the device's buffer and edu->buf. */
 static int edu_buffer(struct edu *edu, size_t len, bool to_memory)
 {
+	int ret;
+
 	edu_start(edu, 0, edu->buf_addr, len, to_memory);
-	return edu_wait(edu);
+	ret = edu_wait(edu);
+	edu->loaded = ret ? 0 : len;
+	return ret;
+}
+
+/* Have @data in the device's buffer: 100 ms, unless it is there already. */
+static int edu_load(struct edu *edu, const void *data, size_t len)
+{
+	if (len <= edu->loaded && !memcmp(edu->buf, data, len))
+		return 0;
+	memcpy(edu->buf, data, len);
+	return edu_buffer(edu, len, false);
 }
 
 /* ------------------------------------------------------------------ handles */
@@ -494,10 +511,8 @@ static int edu_dma(struct edu *edu, struct edu_handle *h,
 		return -EINTR;
 	/* A signal may have ended the wait of the one before. */
 	edu_quiesce(edu);
-	if (write) {
-		memcpy(edu->buf, data, req->len);
-		ret = edu_buffer(edu, req->len, false);
-	}
+	if (write)
+		ret = edu_load(edu, data, req->len);
 	if (!ret)
 		ret = h ? edu_dma_handle(h, req) : edu_dma_raw(edu, req);
 	if (!ret && !write) {
@@ -629,10 +644,11 @@ static void edu_race_unmap(struct edu_handle *h, u32 mode, dma_addr_t addr)
 
 static int edu_race_write(struct edu *edu, dma_addr_t addr, u8 pattern)
 {
+	u8 data[EDU_RACE_LEN];
 	int ret;
 
-	memset(edu->buf, pattern, EDU_RACE_LEN);
-	ret = edu_buffer(edu, EDU_RACE_LEN, false);
+	memset(data, pattern, sizeof(data));
+	ret = edu_load(edu, data, sizeof(data));
 	if (!ret)
 		edu_start(edu, 0, addr, EDU_RACE_LEN, true);
 	return ret;
@@ -742,6 +758,27 @@ free:
 	return ret;
 }
 
+/* --------------------------------------------------------------------- mask */
+
+static int edu_ioctl_mask(struct edu_file *file, void *arg)
+{
+	struct gup_range_edu_mask *req = arg;
+	int ret;
+
+	if (req->reserved)
+		return -EINVAL;
+	ret = dma_set_mask(&file->edu->pdev->dev, req->mask);
+	if (!ret)
+		file->masked = true;
+	return ret;
+}
+
+static void edu_unmask(struct edu *edu)
+{
+	/* Cannot fail: probe did the same. */
+	dma_set_mask(&edu->pdev->dev, DMA_BIT_MASK(64));
+}
+
 /* ------------------------------------------------------------------ provoke */
 
 static int edu_provoke_stale(struct edu *edu)
@@ -801,6 +838,7 @@ static const struct edu_ioctl {
 	{ GUP_RANGE_EDU_FAULT,	 edu_ioctl_fault },
 	{ GUP_RANGE_EDU_DMA,	 edu_ioctl_dma },
 	{ GUP_RANGE_EDU_QUERY,	 edu_ioctl_query },
+	{ GUP_RANGE_EDU_MASK,	 edu_ioctl_mask },
 	{ GUP_RANGE_EDU_RACE,	 edu_ioctl_race },
 	{ GUP_RANGE_EDU_PROVOKE, edu_ioctl_provoke },
 };
@@ -900,6 +938,8 @@ static int edu_release(struct inode *inode, struct file *filp)
 	scoped_guard(mutex, &edu->files_lock)
 		list_del(&file->node);
 	edu_file_revoke(file);
+	if (file->masked && !edu->gone)
+		edu_unmask(edu);
 	up_read(&edu->gone_sem);
 	kref_put(&edu->ref, edu_free);
 	kfree(file);

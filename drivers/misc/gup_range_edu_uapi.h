@@ -123,6 +123,17 @@ struct gup_range_edu_race {
 	__u32 changed;		/* out: the page was written all the same */
 };
 
+/*
+ * Let the kernel believe that the device reaches no address above @mask, for
+ * all files, until this one is closed. EIO when the platform has no use for
+ * such a device.
+ */
+struct gup_range_edu_mask {
+	__u32 size;
+	__u32 reserved;
+	__u64 mask;
+};
+
 /* Misbehave, for tests of the test machinery. */
 #define GUP_RANGE_EDU_PROVOKE_WARN	0
 #define GUP_RANGE_EDU_PROVOKE_LOCKDEP	1
@@ -141,6 +152,7 @@ struct gup_range_edu_provoke {
 #define GUP_RANGE_EDU_FAULT	_IOWR('g', 3, struct gup_range_edu_fault)
 #define GUP_RANGE_EDU_DMA	_IOWR('g', 4, struct gup_range_edu_dma)
 #define GUP_RANGE_EDU_QUERY	_IOWR('g', 5, struct gup_range_edu_query)
+#define GUP_RANGE_EDU_MASK	_IOWR('g', 9, struct gup_range_edu_mask)
 #define GUP_RANGE_EDU_RACE	_IOWR('g', 6, struct gup_range_edu_race)
 #define GUP_RANGE_EDU_PROVOKE	_IOWR('g', 7, struct gup_range_edu_provoke)
 

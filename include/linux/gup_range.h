@@ -20,6 +20,7 @@
 
 struct device;
 struct gup_range_block;
+struct hmm_prep;
 struct hmm_range;
 struct mmu_interval_notifier;
 struct mutex;
@@ -30,6 +31,7 @@ struct gup_range_seq {
 	struct gup_range_block	*first;
 	struct gup_range_block	*last;
 	unsigned long		nr;
+	u64			one;	/* the only entry needs no block */
 };
 
 /**
@@ -73,14 +75,15 @@ struct gup_range {
 	/* private: */
 	unsigned int		nr_maps;
 	bool			auto_pin; /* the last unmap unpins */
-	bool			mirrored; /* from hmm_range_dma_map() */
 	struct user_struct	*user;
 	struct gup_range_seq	runs;
+	struct hmm_prep		*prep;	/* hmm_range_dma_map() is under way */
 };
 
 /**
  * struct gup_range_map_stats - what one mapping did and holds
- * @links: IOMMU link or dma_map_phys() calls since the map was initialised
+ * @links: runs that were linked or given to dma_map_phys() since init
+ * @walks: calls that linked runs in an IOMMU, many at a time
  * @syncs: IOTLB syncs after linking
  * @flushes: unlink calls, each of which flushes the IOTLB once
  * @retries: passes of hmm_range_dma_map() that were thrown away
@@ -88,6 +91,7 @@ struct gup_range {
  */
 struct gup_range_map_stats {
 	u64	links;
+	u64	walks;
 	u64	syncs;
 	u64	flushes;
 	u64	retries;
@@ -111,13 +115,14 @@ struct gup_range_map {
 	size_t			piece;	/* no IOVA: most bytes per address */
 	dma_addr_t		dma_offset; /* no IOVA: address - phys ... */
 	struct gup_range_seq	dma;	/* ... or one address per piece */
-	/* mirrored; what the tables hold is protected by @lock */
+	/* mirrored; @blocks and @nr_mapped are protected by @lock */
 	struct mmu_interval_notifier *notifier;
 	struct mutex		*lock;	/* the driver's */
 	unsigned long		start;
 	unsigned long		end;
 	unsigned long		nr_mapped;
-	struct xarray		tables;
+	struct xarray		blocks;
+	bool			linear;	/* no IOVA: @dma_offset is for all */
 	struct gup_range_map_stats stats;
 };
 

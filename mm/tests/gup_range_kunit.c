@@ -6,6 +6,7 @@
 #include <kunit/device.h>
 #include <kunit/test.h>
 #include <linux/anon_inodes.h>
+#include <linux/bitmap.h>
 #include <linux/dma-mapping.h>
 #include <linux/file.h>
 #include <linux/hmm.h>
@@ -14,6 +15,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
+#include <linux/prandom.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/user.h>
 #include <linux/sizes.h>
@@ -28,7 +30,7 @@
 #define TEST_SIZE	(TEST_PAGES << PAGE_SHIFT)
 #define TEST_ALL	GENMASK(TEST_PAGES - 1, 0)
 
-/* The first page of a table of mm/hmm_dma.c, and 8 pages before it. */
+/* The first page of a block of mm/hmm_dma.c, and 8 pages before it. */
 #define TEST_VA		((unsigned long)SZ_256M)
 #define TEST_VA_CROSS	(TEST_VA - 8 * PAGE_SIZE)
 
@@ -124,12 +126,15 @@ static unsigned long test_anon(struct kunit *test, unsigned long nr,
 	return va;
 }
 
-static void test_disturb(struct gup_test *ctx, struct mm_struct *mm)
+static void test_disturb(struct gup_test *ctx, struct vm_fault *vmf)
 {
 	struct mmu_notifier_range range;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, ctx->va,
-				ctx->va + TEST_SIZE);
+	if (vmf->pgoff != ctx->disturb)
+		return;
+	ctx->disturb = ULONG_MAX;
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vmf->vma->vm_mm,
+				ctx->va, ctx->va + TEST_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	mmu_notifier_invalidate_range_end(&range);
 }
@@ -140,10 +145,7 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 
 	if (vmf->pgoff >= TEST_PAGES)
 		return VM_FAULT_SIGBUS;
-	if (vmf->pgoff == ctx->disturb) {
-		ctx->disturb = ULONG_MAX;
-		test_disturb(ctx, vmf->vma->vm_mm);
-	}
+	test_disturb(ctx, vmf);
 	vmf->page = ctx->pages + ctx->layout[vmf->pgoff];
 	get_page(vmf->page);
 	return 0;
@@ -236,20 +238,40 @@ static void test_seq_fill(struct kunit *test, struct gup_range_seq *seq,
 		KUNIT_ASSERT_EQ(test, 0, gup_seq_push(seq, i, nr - i));
 }
 
+/* Entry @i, or ~0 if there is none. */
+static u64 test_seq_val(const struct gup_range_seq *seq, unsigned long i)
+{
+	const struct gup_range_block *block = seq->first;
+
+	if (!block && i < seq->nr)
+		return seq->one;
+	for (; block && i >= block->nr; block = block->next)
+		i -= block->nr;
+	return block ? block->val[i] : ~0ULL;
+}
+
 static void seq_push_many(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
 	struct gup_range_seq *seq = &ctx->fake.runs;
-	const struct gup_range_block *block;
-	u64 next = 0;
-	u32 i;
+	unsigned long i;
 
 	test_seq_fill(test, seq, GUP_BLOCK_MAX * 2 + 3);
 	KUNIT_EXPECT_EQ(test, seq->nr, GUP_BLOCK_MAX * 2 + 3);
-	for (block = seq->first; block; block = block->next)
-		for (i = 0; i < block->nr; i++)
-			KUNIT_EXPECT_EQ(test, block->val[i], next++);
-	KUNIT_EXPECT_EQ(test, next, GUP_BLOCK_MAX * 2 + 3);
+	for (i = 0; i < seq->nr; i++)
+		KUNIT_EXPECT_EQ(test, test_seq_val(seq, i), i);
+	KUNIT_EXPECT_EQ(test, test_seq_val(seq, i), ~0ULL);
+}
+
+static void seq_one(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	struct gup_range_seq *seq = &ctx->fake.runs;
+
+	KUNIT_EXPECT_EQ(test, 0, gup_seq_push(seq, 7, 100));
+	KUNIT_EXPECT_EQ(test, seq->nr, 1);
+	KUNIT_EXPECT_EQ(test, test_seq_val(seq, 0), 7);
+	KUNIT_EXPECT_EQ(test, gup_seq_bytes(seq), 0);
 }
 
 static void seq_bytes_many(struct kunit *test)
@@ -283,7 +305,7 @@ static void seq_expect_too_small(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, gup_seq_push(seq, 2, 0));
 	KUNIT_EXPECT_EQ(test, seq->nr, 2);
 	KUNIT_EXPECT_EQ(test, gup_seq_bytes(seq),
-			2 * (sizeof(struct gup_range_block) + sizeof(u64)));
+			sizeof(struct gup_range_block) + 2 * sizeof(u64));
 }
 
 static void seq_free(struct kunit *test)
@@ -322,10 +344,6 @@ static const struct runs_add_param {
 	  { {0, 4}, {5, 4} } },
 	{ "back and on", { {4, 2}, {0, 2}, {2, 2}, {4, 1} },
 	  { {4, 2}, {0, 5} } },
-	{ "full", { {0, 1}, {1, GUP_RUN_MAX_PAGES - 1} },
-	  { {0, GUP_RUN_MAX_PAGES} } },
-	{ "overlong", { {0, 1}, {1, GUP_RUN_MAX_PAGES} },
-	  { {0, 1}, {1, GUP_RUN_MAX_PAGES} } },
 };
 
 KUNIT_ARRAY_PARAM_DESC(runs_add, runs_add_params, desc);
@@ -350,16 +368,32 @@ static void runs_add(struct kunit *test)
 	unsigned int i;
 
 	test_add_runs(test, runs, p->add, ARRAY_SIZE(p->add));
-	KUNIT_ASSERT_NOT_NULL(test, runs->first);
 	for (i = 0; i < ARRAY_SIZE(p->want) && p->want[i].nr; i++) {
 		KUNIT_ASSERT_LT(test, i, runs->nr);
-		KUNIT_EXPECT_EQ(test, runs->first->val[i],
+		KUNIT_EXPECT_EQ(test, test_seq_val(runs, i),
 				gup_run(pfn + p->want[i].page, p->want[i].nr));
 	}
 	KUNIT_EXPECT_EQ(test, i, runs->nr);
 }
 
 /* Three user pages: two contiguous ones, and one elsewhere. */
+/* Not over the boundary that no folio crosses. */
+static void runs_add_boundary(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	struct gup_range_seq *runs = &ctx->fake.runs;
+	unsigned long max = GUP_RUN_MAX_PAGES;
+
+	KUNIT_ASSERT_EQ(test, 0, gup_runs_add(runs, max - 1, 1, 4));
+	KUNIT_ASSERT_EQ(test, 0, gup_runs_add(runs, max, max - 1, 3));
+	KUNIT_ASSERT_EQ(test, 0, gup_runs_add(runs, 2 * max - 1, 1, 2));
+	KUNIT_ASSERT_EQ(test, 0, gup_runs_add(runs, 2 * max, 1, 1));
+	KUNIT_ASSERT_EQ(test, runs->nr, 3);
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 0), gup_run(max - 1, 1));
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 1), gup_run(max, max));
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 2), gup_run(2 * max, 1));
+}
+
 static const struct test_run test_three[] = { {0, 2}, {5, 1} };
 
 static void test_fake(struct kunit *test, unsigned long off, unsigned long cut)
@@ -1116,7 +1150,7 @@ static void pin_layout(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
 	unsigned long pfn = page_to_pfn(ctx->pages);
-	struct gup_range_block *block;
+	struct gup_range_seq *runs = &ctx->range.runs;
 
 	ctx->layout[0] = 1;
 	ctx->layout[1] = 0;
@@ -1124,14 +1158,12 @@ static void pin_layout(struct kunit *test)
 	test_file(test, TEST_VA, PROT_READ | PROT_WRITE);
 	test_set_range(&ctx->range, TEST_VA, TEST_VA + TEST_SIZE, 0);
 	KUNIT_ASSERT_EQ(test, 0, gup_range_pin(&ctx->range));
-	block = ctx->range.runs.first;
-	KUNIT_ASSERT_EQ(test, ctx->range.runs.nr, 5);
-	KUNIT_ASSERT_EQ(test, block->nr, 4);
-	KUNIT_EXPECT_EQ(test, block->val[0], gup_run(pfn + 1, 1));
-	KUNIT_EXPECT_EQ(test, block->val[1], gup_run(pfn, 1));
-	KUNIT_EXPECT_EQ(test, block->val[2], gup_run(pfn + 2, 1));
-	KUNIT_EXPECT_EQ(test, block->val[3], gup_run(pfn + 2, 1));
-	KUNIT_EXPECT_EQ(test, block->next->val[0], gup_run(pfn + 4, 12));
+	KUNIT_ASSERT_EQ(test, runs->nr, 5);
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 0), gup_run(pfn + 1, 1));
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 1), gup_run(pfn, 1));
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 2), gup_run(pfn + 2, 1));
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 3), gup_run(pfn + 2, 1));
+	KUNIT_EXPECT_EQ(test, test_seq_val(runs, 4), gup_run(pfn + 4, 12));
 }
 
 /* From a thread that has no mm. */
@@ -1148,7 +1180,7 @@ static void pin_remote(struct kunit *test)
 	ret = gup_range_pin(&ctx->range);
 	kthread_use_mm(mm);
 	KUNIT_ASSERT_EQ(test, 0, ret);
-	phys = PFN_PHYS(gup_run_pfn(ctx->range.runs.first->val[0]));
+	phys = PFN_PHYS(gup_run_pfn(test_seq_val(&ctx->range.runs, 0)));
 	KUNIT_EXPECT_EQ(test, phys, test_user_phys(va));
 }
 
@@ -1169,11 +1201,13 @@ static void unpin_dirties(struct kunit *test)
 	struct gup_test *ctx = test->priv;
 	struct folio *folio;
 	bool dirty;
+	u64 run;
 
 	KUNIT_ASSERT_EQ(test, 0, put_user(1, (int __user *)va));
 	test_set_range(&ctx->range, va, va + PAGE_SIZE, p->flags);
 	KUNIT_ASSERT_EQ(test, 0, gup_range_pin(&ctx->range));
-	folio = page_folio(pfn_to_page(gup_run_pfn(ctx->range.runs.first->val[0])));
+	run = test_seq_val(&ctx->range.runs, 0);
+	folio = page_folio(pfn_to_page(gup_run_pfn(run)));
 	folio_get(folio);
 	folio_clear_dirty(folio);
 	gup_range_unpin(&ctx->range);
@@ -1413,11 +1447,13 @@ static void acct_failure(struct kunit *test)
 
 static struct kunit_case gup_range_cases[] = {
 	KUNIT_CASE(seq_push_many),
+	KUNIT_CASE(seq_one),
 	KUNIT_CASE(seq_bytes_many),
 	KUNIT_CASE(seq_bytes_few),
 	KUNIT_CASE(seq_expect_too_small),
 	KUNIT_CASE(seq_free),
 	KUNIT_CASE_PARAM(runs_add, runs_add_gen_params),
+	KUNIT_CASE(runs_add_boundary),
 	KUNIT_CASE_PARAM(run_trim, run_trim_gen_params),
 	KUNIT_CASE_PARAM(run_sum, run_trim_gen_params),
 	KUNIT_CASE(run_one_byte),
@@ -2216,20 +2252,6 @@ static void hmm_munmap_remap(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), GENMASK(3, 0));
 }
 
-/* The second table's fault is disturbed: what the first one saw is stale. */
-static void hmm_map_retries(struct kunit *test)
-{
-	struct gup_test *ctx = test->priv;
-
-	ctx->disturb = 8;
-	hmm_test_setup(test, TEST_VA_CROSS, PROT_READ | PROT_WRITE);
-	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
-	KUNIT_EXPECT_EQ(test, ctx->nr_invalidated, 1);
-	KUNIT_EXPECT_EQ(test, gup_range_map_stats(&ctx->map).retries, 1);
-	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), TEST_ALL);
-	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), 2);
-}
-
 static void hmm_stats_metadata(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
@@ -2266,6 +2288,401 @@ static void hmm_invalidate_destroyed(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, vm_munmap(ctx->va, TEST_SIZE));
 	KUNIT_EXPECT_NE(test, ctx->nr_invalidated, 0);
 	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, 0);
+}
+
+/* ---- blocks of a mirrored mapping ---- */
+
+struct test_span {
+	unsigned long	first;	/* page in the block */
+	unsigned long	nr;
+};
+
+#define TEST_SPANS	6
+
+static struct hmm_block *test_block(struct kunit *test,
+				    const struct test_span *span)
+{
+	struct hmm_block *block = hmm_block_alloc(2 * TEST_SPANS, GFP_KERNEL);
+	unsigned int i;
+	u64 run;
+
+	KUNIT_ASSERT_NOT_NULL(test, block);
+	for (i = 0; i < TEST_SPANS && span[i].nr; i++) {
+		run = hmm_run(1000 + i, span[i].first, span[i].nr, 0);
+		hmm_block_splice(block, i, 0, &run, 1);
+	}
+	return block;
+}
+
+static void test_block_is(struct kunit *test, const struct hmm_block *block,
+			  const struct test_span *span)
+{
+	unsigned int i, nr = 0, pages = 0;
+
+	for (i = 0; i < TEST_SPANS && span[i].nr; i++, nr++) {
+		pages += span[i].nr;
+		if (i >= block->nr)
+			continue;
+		KUNIT_EXPECT_EQ(test, hmm_run_first(block->run[i]),
+				span[i].first);
+		KUNIT_EXPECT_EQ(test, hmm_run_pages(block->run[i]), span[i].nr);
+	}
+	KUNIT_EXPECT_EQ(test, block->nr, nr);
+	KUNIT_EXPECT_EQ(test, block->pages, pages);
+}
+
+static const struct hmm_run_param {
+	const char	*desc;
+	unsigned long	pfn, first, nr;
+	u64		flags;
+} hmm_run_params[] = {
+	{ "least", 0, 0, 1, 0 },
+	{ "most", HMM_RUN_PFN, HMM_BLOCK_PAGES - 1, HMM_BLOCK_PAGES,
+	  HMM_RUN_WRITE | HMM_RUN_NEW },
+	{ "whole block", 0x12345, 0, HMM_BLOCK_PAGES, HMM_RUN_WRITE },
+	{ "last page", 0x12345, HMM_BLOCK_PAGES - 1, 1, HMM_RUN_NEW },
+};
+
+KUNIT_ARRAY_PARAM_DESC(hmm_run, hmm_run_params, desc);
+
+static void hmm_run_fields(struct kunit *test)
+{
+	const struct hmm_run_param *p = test->param_value;
+	u64 run = hmm_run(p->pfn, p->first, p->nr, p->flags);
+
+	KUNIT_EXPECT_EQ(test, hmm_run_pfn(run), p->pfn);
+	KUNIT_EXPECT_EQ(test, hmm_run_first(run), p->first);
+	KUNIT_EXPECT_EQ(test, hmm_run_pages(run), p->nr);
+	KUNIT_EXPECT_EQ(test, run & (HMM_RUN_WRITE | HMM_RUN_NEW), p->flags);
+	/* It has to fit into a value of an xarray. */
+	KUNIT_EXPECT_EQ(test, run >> (BITS_PER_XA_VALUE - 1), 0);
+}
+
+static const struct hmm_find_param {
+	const char		*desc;
+	struct test_span	span[TEST_SPANS];
+	unsigned long		page;
+	unsigned int		idx;
+} hmm_find_params[] = {
+	{ "empty", {}, 0, 0 },
+	{ "first page", { {0, 1}, {1, 2} }, 0, 0 },
+	{ "border", { {0, 1}, {1, 2} }, 1, 1 },
+	{ "inside", { {0, 1}, {1, 2} }, 2, 1 },
+	{ "after the last", { {0, 1}, {1, 2} }, 3, 2 },
+	{ "gap", { {0, 1}, {8, 2}, {20, 1} }, 12, 2 },
+	{ "before the first", { {5, 1}, {8, 2} }, 4, 0 },
+	{ "whole block", { {0, 512} }, 511, 0 },
+	{ "last page", { {0, 1}, {511, 1} }, 511, 1 },
+	{ "end of the block", { {0, 1}, {511, 1} }, 512, 2 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(hmm_find, hmm_find_params, desc);
+
+static void hmm_block_finds(struct kunit *test)
+{
+	const struct hmm_find_param *p = test->param_value;
+	struct hmm_block *block = test_block(test, p->span);
+
+	KUNIT_EXPECT_EQ(test, hmm_block_find(block, p->page), p->idx);
+	hmm_block_free(block);
+}
+
+static const struct hmm_gap_param {
+	const char		*desc;
+	struct test_span	span[TEST_SPANS];
+	unsigned int		idx;
+	unsigned long		page;
+} hmm_gap_params[] = {
+	{ "one run", { {3, 4} }, 0, 7 },
+	{ "no gap", { {3, 4}, {7, 1}, {8, 504} }, 0, 512 },
+	{ "whole block", { {0, 512} }, 0, 512 },
+	{ "gap at once", { {0, 1}, {2, 1}, {3, 1} }, 0, 1 },
+	{ "gap later", { {0, 1}, {1, 1}, {3, 1} }, 0, 2 },
+	{ "gap before", { {0, 1}, {2, 1}, {3, 1} }, 1, 4 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(hmm_gap, hmm_gap_params, desc);
+
+static void hmm_block_gaps(struct kunit *test)
+{
+	const struct hmm_gap_param *p = test->param_value;
+	struct hmm_block *block = test_block(test, p->span);
+
+	KUNIT_EXPECT_EQ(test, hmm_block_gap(block, p->idx), p->page);
+	hmm_block_free(block);
+}
+
+static const struct hmm_splice_param {
+	const char		*desc;
+	struct test_span	before[TEST_SPANS];
+	unsigned int		idx, del;
+	struct test_span	add[TEST_SPANS];
+	struct test_span	after[TEST_SPANS];
+} hmm_splice_params[] = {
+	{ "into an empty one", {}, 0, 0, { {5, 1} }, { {5, 1} } },
+	{ "at the front", { {5, 1} }, 0, 0, { {0, 5} }, { {0, 5}, {5, 1} } },
+	{ "at the end", { {5, 1} }, 1, 0, { {6, 506} }, { {5, 1}, {6, 506} } },
+	{ "between", { {0, 1}, {9, 1} }, 1, 0, { {4, 2} },
+	  { {0, 1}, {4, 2}, {9, 1} } },
+	{ "remove the first", { {0, 1}, {4, 2}, {9, 1} }, 0, 1, {},
+	  { {4, 2}, {9, 1} } },
+	{ "remove the last", { {0, 1}, {4, 2}, {9, 1} }, 2, 1, {},
+	  { {0, 1}, {4, 2} } },
+	{ "remove several", { {0, 1}, {4, 2}, {9, 1} }, 0, 2, {}, { {9, 1} } },
+	{ "remove all", { {0, 1}, {4, 2}, {9, 1} }, 0, 3, {}, {} },
+	{ "split", { {0, 1}, {4, 8}, {20, 1} }, 1, 1, { {4, 2}, {10, 2} },
+	  { {0, 1}, {4, 2}, {10, 2}, {20, 1} } },
+	{ "shorten", { {0, 512} }, 0, 1, { {0, 511} }, { {0, 511} } },
+};
+
+KUNIT_ARRAY_PARAM_DESC(hmm_splice, hmm_splice_params, desc);
+
+static void hmm_block_splices(struct kunit *test)
+{
+	const struct hmm_splice_param *p = test->param_value;
+	struct hmm_block *block = test_block(test, p->before);
+	struct hmm_block *add = test_block(test, p->add);
+
+	test_block_is(test, block, p->before);
+	hmm_block_splice(block, p->idx, p->del, add->run, add->nr);
+	test_block_is(test, block, p->after);
+	hmm_block_free(add);
+	hmm_block_free(block);
+}
+
+static void hmm_block_write(struct kunit *test)
+{
+	struct hmm_block *block = hmm_block_alloc(2, GFP_KERNEL);
+	u64 run = hmm_run(1, 0, 1, 0);
+
+	KUNIT_ASSERT_NOT_NULL(test, block);
+	hmm_block_splice(block, 0, 0, &run, 1);
+	KUNIT_EXPECT_FALSE(test, block->write);
+	run = hmm_run(1, 1, 1, HMM_RUN_WRITE);
+	hmm_block_splice(block, 1, 0, &run, 1);
+	KUNIT_EXPECT_TRUE(test, block->write);
+	hmm_block_free(block);
+}
+
+/* Three blocks, of which the middle one can be full. */
+#define TEST_MANY	(HMM_BLOCK_PAGES + 16)
+#define TEST_MANY_VA	TEST_VA_CROSS
+
+static vm_fault_t test_fault_many(struct vm_fault *vmf)
+{
+	struct gup_test *ctx = vmf->vma->vm_file->private_data;
+
+	test_disturb(ctx, vmf);
+	vmf->page = ctx->pages + ctx->layout[vmf->pgoff % TEST_PAGES];
+	get_page(vmf->page);
+	return 0;
+}
+
+static const struct vm_operations_struct test_many_vm_ops = {
+	.fault = test_fault_many,
+};
+
+static int test_mmap_many(struct file *file, struct vm_area_struct *vma)
+{
+	vma->vm_ops = &test_many_vm_ops;
+	return 0;
+}
+
+static const struct file_operations test_many_fops = {
+	.mmap = test_mmap_many,
+};
+
+/* The pages of ctx->pages again and again, in ascending or descending order. */
+static void hmm_test_many(struct kunit *test, bool descending)
+{
+	struct gup_test *ctx = test->priv;
+	unsigned int i;
+
+	if (test_bounces(ctx))
+		kunit_skip(test, "bounce buffers are forced");
+	for (i = 0; i < TEST_PAGES && descending; i++)
+		ctx->layout[i] = TEST_PAGES - 1 - i;
+	ctx->file = anon_inode_getfile("[gup_range]", &test_many_fops, ctx,
+				       O_RDWR);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, ctx->file);
+	ctx->va = TEST_MANY_VA;
+	KUNIT_ASSERT_EQ(test, ctx->va,
+			kunit_vm_mmap(test, ctx->file, ctx->va,
+				      TEST_MANY << PAGE_SHIFT,
+				      PROT_READ | PROT_WRITE,
+				      MAP_SHARED | MAP_FIXED, 0));
+	KUNIT_ASSERT_EQ(test, 0,
+			mmu_interval_notifier_insert(&ctx->notifier, current->mm,
+						     ctx->va,
+						     TEST_MANY << PAGE_SHIFT,
+						     &hmm_test_ops));
+	ctx->inserted = true;
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map_init(ctx, PAGE_SIZE));
+}
+
+/* Is page @i mapped, and to the right place? */
+static bool hmm_test_many_mapped(struct kunit *test, unsigned long i)
+{
+	struct gup_test *ctx = test->priv;
+	struct page *page = ctx->pages + ctx->layout[i % TEST_PAGES];
+	dma_addr_t addr;
+	size_t len;
+
+	if (hmm_test_addr(ctx, ctx->va + i * PAGE_SIZE, &addr, &len))
+		return false;
+	KUNIT_EXPECT_EQ(test, addr, page_to_phys(page));
+	return true;
+}
+
+static size_t hmm_test_bytes(struct gup_test *ctx)
+{
+	return gup_range_map_stats(&ctx->map).metadata;
+}
+
+static void hmm_many_units(struct kunit *test)
+{
+	long first = 9, last = 10, all_first = -1, all_last = TEST_MANY + 1;
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_many(test, true);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_MANY);
+	KUNIT_EXPECT_EQ(test, hmm_test_bytes(ctx), TEST_MANY * sizeof(u64) +
+			3 * sizeof(struct hmm_block));
+	hmm_test_unmap(ctx, &first, &last);
+	KUNIT_EXPECT_EQ(test, first, 9);
+	KUNIT_EXPECT_EQ(test, last, 10);
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY - 1);
+	KUNIT_EXPECT_FALSE(test, hmm_test_many_mapped(test, 9));
+	hmm_test_unmap(ctx, &all_first, &all_last);
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, 0);
+	KUNIT_EXPECT_EQ(test, hmm_test_bytes(ctx),
+			3 * sizeof(struct hmm_block));
+}
+
+/* A fault of the second part is disturbed: what the first one saw is stale. */
+static void hmm_map_retries(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+
+	ctx->disturb = HMM_BLOCK_PAGES + 8;
+	hmm_test_many(test, true);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, ctx->nr_invalidated, 1);
+	KUNIT_EXPECT_EQ(test, gup_range_map_stats(&ctx->map).retries, 1);
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_MANY);
+}
+
+/* A block with one run is that run and no more. */
+static void hmm_one_unit(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_setup(test, TEST_VA_CROSS, PROT_READ | PROT_WRITE);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, hmm_test_bytes(ctx),
+			IS_ENABLED(CONFIG_64BIT) ? 2 * sizeof(u64) :
+			2 * (sizeof(u64) + sizeof(struct hmm_block)));
+}
+
+/* A device that faults page by page: the block grows with it. */
+static void hmm_many_singly(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	unsigned long i, page;
+
+	hmm_test_many(test, false);
+	for (i = 0; i < TEST_MANY; i++) {
+		page = i * 37 % TEST_MANY;
+		KUNIT_ASSERT_EQ(test, 0,
+				hmm_test_map(ctx, page, page + 1, TEST_READ));
+		KUNIT_EXPECT_LE(test, hmm_test_bytes(ctx),
+				(2 * i + 24) * sizeof(u64) +
+				3 * sizeof(struct hmm_block));
+	}
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	for (i = 0; i < TEST_MANY; i++)
+		KUNIT_EXPECT_TRUE(test, hmm_test_many_mapped(test, i));
+}
+
+/* Every other page is mapped; the rest comes with one call. */
+static void hmm_many_gaps(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	unsigned long i;
+
+	hmm_test_many(test, false);
+	for (i = 0; i < TEST_MANY; i += 2)
+		KUNIT_ASSERT_EQ(test, 0,
+				hmm_test_map(ctx, i, i + 1, TEST_READ));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_READ));
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_MANY);
+	for (i = 0; i < TEST_MANY; i++)
+		KUNIT_EXPECT_TRUE(test, hmm_test_many_mapped(test, i));
+}
+
+/* Single pages out of read-only units of 16 pages become writable. */
+static void hmm_many_upgrades(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	unsigned long i;
+
+	hmm_test_many(test, false);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_READ));
+	for (i = 0; i < TEST_MANY; i += 5)
+		KUNIT_ASSERT_EQ(test, 0,
+				hmm_test_map(ctx, i, i + 1, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	for (i = 0; i < TEST_MANY; i++)
+		KUNIT_EXPECT_TRUE(test, hmm_test_many_mapped(test, i));
+}
+
+/*
+ * Maps and unmaps of any size, against a bitmap of the pages that have to be
+ * mapped. An unmap can take more than asked, and then says so.
+ */
+static void hmm_many_random(struct kunit *test)
+{
+	DECLARE_BITMAP(mapped, TEST_MANY) = {};
+	struct gup_test *ctx = test->priv;
+	struct rnd_state rnd;
+	unsigned long i;
+	int round;
+
+	hmm_test_many(test, false);
+	prandom_seed_state(&rnd, 3);
+	for (round = 0; round < 200; round++) {
+		long first = prandom_u32_state(&rnd) % TEST_MANY;
+		long last = first + 1 + prandom_u32_state(&rnd) %
+			    (round % 4 ? 40 : TEST_MANY);
+		long from, to;
+
+		last = min(last, (long)TEST_MANY);
+		from = first;
+		to = last;
+		if (round % 3 == 2) {
+			hmm_test_unmap(ctx, &from, &to);
+			bitmap_clear(mapped, from, to - from);
+		} else {
+			KUNIT_ASSERT_EQ(test, 0,
+					hmm_test_map(ctx, first, last,
+						     round & 1 ? TEST_WRITE :
+								 TEST_READ));
+			bitmap_set(mapped, first, last - first);
+		}
+		KUNIT_EXPECT_LE(test, from, first);
+		KUNIT_EXPECT_GE(test, to, last);
+		KUNIT_ASSERT_EQ(test, ctx->map.nr_mapped,
+				bitmap_weight(mapped, TEST_MANY));
+		for (i = 0; i < TEST_MANY; i++)
+			KUNIT_ASSERT_EQ(test, test_bit(i, mapped),
+					hmm_test_many_mapped(test, i));
+	}
 }
 
 static struct kunit_case hmm_range_cases[] = {
@@ -2307,6 +2724,17 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_stats_metadata),
 	KUNIT_CASE(hmm_destroy_mapped),
 	KUNIT_CASE(hmm_invalidate_destroyed),
+	KUNIT_CASE_PARAM(hmm_run_fields, hmm_run_gen_params),
+	KUNIT_CASE_PARAM(hmm_block_finds, hmm_find_gen_params),
+	KUNIT_CASE_PARAM(hmm_block_gaps, hmm_gap_gen_params),
+	KUNIT_CASE_PARAM(hmm_block_splices, hmm_splice_gen_params),
+	KUNIT_CASE(hmm_block_write),
+	KUNIT_CASE(hmm_many_units),
+	KUNIT_CASE(hmm_one_unit),
+	KUNIT_CASE(hmm_many_singly),
+	KUNIT_CASE(hmm_many_gaps),
+	KUNIT_CASE(hmm_many_upgrades),
+	KUNIT_CASE(hmm_many_random),
 	{}
 };
 

@@ -5,6 +5,7 @@
  * is that of the boot. After each test the oracles of oracles_check() hold.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,8 +25,14 @@
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #endif
+#ifndef __NR_pidfd_open
+#define __NR_pidfd_open 434
+#endif
 #ifndef __NR_memfd_secret
 #define __NR_memfd_secret 447
+#endif
+#ifndef __NR_process_mrelease
+#define __NR_process_mrelease 448
 #endif
 
 #define PINNED		0
@@ -37,6 +44,8 @@
 
 #define TRACING		"/sys/kernel/tracing/"
 #define STATS		"/sys/kernel/debug/gup_range/stats"
+#define SWIOTLB		"/sys/kernel/debug/swiotlb/"
+#define IOVA_OBJECTS	"/sys/kernel/slab/iommu_iova/objects"
 #define CHUNK		512	/* bytes of one DMA, where the number is free */
 
 /* ------------------------------------------------------------------ oracles */
@@ -60,7 +69,7 @@ static void oracles_begin(struct oracles *o)
 {
 	memset(o, 0, sizeof(*o));
 	o->pins = pins_now();
-	o->swiotlb = file_long("/sys/kernel/debug/swiotlb/io_tlb_used");
+	o->swiotlb = file_long(SWIOTLB "io_tlb_used");
 	o->kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 	lseek(o->kmsg, 0, SEEK_END);
 	write_file(TRACING "trace", "");
@@ -121,8 +130,7 @@ static void oracles_check(struct __test_metadata *_metadata, struct oracles *o)
 	EXPECT_EQ(o->pins, pins_now());
 	EXPECT_EQ(0, file_number("/proc/self/status", "VmPin"));
 	EXPECT_EQ(0, file_number("/proc/self/status", "VmLck"));
-	EXPECT_EQ(o->swiotlb,
-		  file_long("/sys/kernel/debug/swiotlb/io_tlb_used"));
+	EXPECT_EQ(o->swiotlb, file_long(SWIOTLB "io_tlb_used"));
 	EXPECT_EQ(0, iommu_balance());
 	/* 1 << 18 says that KUnit has run in this kernel. */
 	EXPECT_EQ(0, file_long("/proc/sys/kernel/tainted") & ~(1L << 18));
@@ -172,7 +180,23 @@ static bool iommu_is_virtio(void)
 
 static bool bounces(void)
 {
-	return boot_has("swiotlb=force");
+	return boot_has("swiotlb=force") || boot_has(",force");
+}
+
+/* First byte of ZONE_MOVABLE; 0 if there is none, or nothing in it. */
+static uint64_t movable_zone(void)
+{
+	static char buf[1 << 16];
+	char *zone, *p;
+
+	if (read_file("/proc/zoneinfo", buf, sizeof(buf)))
+		return 0;
+	zone = strstr(buf, "zone  Movable");
+	p = zone ? strstr(zone, "present") : NULL;
+	if (!p || !strtoul(p + 7, NULL, 10))
+		return 0;
+	p = strstr(p, "start_pfn:");
+	return p ? strtoull(p + 10, NULL, 10) * PAGE : 0;
 }
 
 /* Mirrored mode has no moment at which a bounce buffer could be copied. */
@@ -404,7 +428,7 @@ TEST_F(range, cost_and_shape)
 			EXPECT_EQ((q.addr ^ (uintptr_t)self->p) & (HUGE - 1) ?
 				  PAGE : HUGE, q.pgsz);
 		}
-		if (!bounces() && !boot_has("swiotlb"))
+		if (!bounces())
 			EXPECT_GE(q.runs * 16 + 2 * 4096, q.metadata);
 	} else {
 		EXPECT_GE((self->len / HUGE + 1) * 4096, q.metadata);
@@ -565,16 +589,27 @@ TEST_F(mirror, mremap)
 	munmap(to, cut);
 }
 
+/* In the child: until the parent has closed its ends of @pipe. */
+static void wait_for(int *pipe)
+{
+	char c;
+
+	close(pipe[1]);
+	if (read(pipe[0], &c, 1))
+		_exit(99);
+}
+
 /* The device goes on with the parent's page, whoever writes first. */
 TEST_F(mirror, fork_and_cow)
 {
 	unsigned char back[CHUNK];
-	int status;
+	int status, done[2];
 	pid_t pid;
 
+	ASSERT_EQ(0, pipe(done));
 	pid = fork();
 	if (!pid) {
-		sleep(1);
+		wait_for(done);
 		_exit(self->p[0] == mem_byte(0) ||
 		      variant->kind == MEM_SHMEM ? 0 : 1);
 	}
@@ -584,6 +619,8 @@ TEST_F(mirror, fork_and_cow)
 	ASSERT_EQ(0, edu_dma(self->fd, self->h, 0, self->buf, CHUNK,
 			     DMA_WRITE));
 	EXPECT_EQ(0, memcmp(self->p, self->buf, CHUNK));
+	close(done[0]);
+	close(done[1]);
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 }
@@ -872,6 +909,141 @@ TEST_F(mirror_one, canaries_shmem)
 	canaries(_metadata, self, MEM_SHMEM);
 }
 
+#define OWN	0x22
+
+struct reader {
+	int fd, h;
+	atomic_bool stop;
+	int dmas, errors, foreign;
+	pthread_t thread;
+};
+
+static void *reader_run(void *arg)
+{
+	struct reader *r = arg;
+	unsigned char buf[CHUNK];
+	size_t at = 0;
+	int ret, i;
+
+	while (!r->stop) {
+		ret = edu_dma(r->fd, r->h, at, buf, CHUNK, 0);
+		r->errors += ret && ret != -EBUSY;
+		for (i = 0; !ret && i < CHUNK; i++)
+			if (buf[i] != OWN && buf[i])
+				break;
+		r->foreign += !ret && i < CHUNK;
+		r->dmas++;
+		at = (at + PAGE) % (8 * PAGE);
+	}
+	return NULL;
+}
+
+/*
+ * The device reads without end while its pages are freed and used for other
+ * things: it sees what was there, or zeroes of a new page, and nothing else.
+ */
+TEST_F(mirror_one, reads_nothing_foreign)
+{
+	struct reader r = { .fd = self->fd };
+	unsigned char *other;
+	int round;
+
+	mirror_one(_metadata, self, MEM_4K);
+	r.h = self->h;
+	self->o.faults_expected = true;
+	memset(self->p, OWN, self->len);
+	ASSERT_EQ(0, edu_dma(self->fd, self->h, 0, self->buf, CHUNK, 0));
+	ASSERT_EQ(0, pthread_create(&r.thread, NULL, reader_run, &r));
+	for (round = 0; round < 6; round++) {
+		usleep(60000 + round * 9000);
+		/* Freed pages are poisoned, taken ones filled. */
+		madvise(self->p, self->len, MADV_DONTNEED);
+		other = mmap(NULL, self->len, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		ASSERT_NE(MAP_FAILED, other);
+		memset(other, 0x44, self->len);
+		usleep(60000);
+		munmap(other, self->len);
+		memset(self->p, OWN, self->len);
+	}
+	r.stop = true;
+	pthread_join(r.thread, NULL);
+	EXPECT_EQ(0, r.errors);
+	EXPECT_EQ(0, r.foreign);
+	EXPECT_LT(3, r.dmas);
+}
+
+/* One page that whoever touches it waits for; its userfaultfd. */
+static int trap_page(void **p)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+		.range.len = PAGE,
+	};
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	*p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range.start = (uintptr_t)*p;
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) ||
+	    ioctl(uffd, UFFDIO_REGISTER, &reg))
+		_exit(98);
+	return uffd;
+}
+
+/* Keep the address space of @pid in use, until this process is killed. */
+static void hold_mm(pid_t pid)
+{
+	char path[64];
+	void *p;
+
+	trap_page(&p);
+	sprintf(path, "/proc/%d/pagemap", pid);
+	pread(open(path, O_RDONLY), p, 8, 0);
+	_exit(97);
+}
+
+/*
+ * The process is killed for its memory, but its address space lives on, because
+ * somebody is looking at it. So it is the OOM reaper that takes the memory away,
+ * and it must not sleep in the notifier.
+ */
+TEST_F(mirror_one, oom_reaper)
+{
+	long len = 16 * PAGE;
+	int i, status;
+	pid_t pid, holder;
+
+	pid = fork();
+	if (!pid) {
+		write_file("/proc/self/oom_score_adj", "1000");
+		if (edu_map(self->fd, mem_alloc(MEM_4K, len), len,
+			    MIRROR | WRITE) <= 0)
+			_exit(1);
+		pause();
+		_exit(2);
+	}
+	for (i = 0; i < 100 && file_number(STATS, "mapped_bytes") != len; i++)
+		usleep(100000);
+	holder = fork();
+	if (!holder)
+		hold_mm(pid);
+	usleep(200000);
+	EXPECT_EQ(len, file_number(STATS, "mapped_bytes"));
+	ASSERT_EQ(0, write_file("/proc/sysrq-trigger", "f"));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	for (i = 0; i < 100 && file_number(STATS, "mapped_bytes"); i++)
+		usleep(100000);
+	EXPECT_EQ(0, file_number(STATS, "mapped_bytes"));
+	/* It was the reaper: the address space still has its user. */
+	EXPECT_EQ(0, waitpid(holder, &status, WNOHANG));
+	kill(holder, SIGKILL);
+	ASSERT_EQ(holder, waitpid(holder, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+}
+
 /* Each allocation of a device page fault and of an upgrade fails in turn. */
 TEST_F(mirror_one, fail_each_allocation_of_fault)
 {
@@ -965,19 +1137,22 @@ FIXTURE_TEARDOWN(pinned)
 TEST_F(pinned, fork_and_cow)
 {
 	int h = edu_map(self->fd, self->p, self->len, WRITE);
-	int status;
+	int status, done[2];
 	pid_t pid;
 
 	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, pipe(done));
 	pid = fork();
 	if (!pid) {
 		/* Pinned pages are copied at fork: the child has its own. */
-		sleep(1);
+		wait_for(done);
 		_exit(self->p[0] == mem_byte(0) ? 0 : 1);
 	}
 	self->p[1] = 0x77;
 	ASSERT_EQ(0, edu_dma(self->fd, h, 0, self->buf, CHUNK, DMA_WRITE));
 	EXPECT_EQ(0, memcmp(self->p, self->buf, CHUNK));
+	close(done[0]);
+	close(done[1]);
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 }
@@ -1231,6 +1406,92 @@ TEST_F(pinned, dirty)
 		EXPECT_EQ(CHUNK, i);
 		close(memfd);
 	}
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+/* Half of the pages are out of reach: a bounce in the middle of the range. */
+TEST_F(pinned, some_pages_bounce)
+{
+	size_t i, nr = self->len / PAGE, bounced = 0;
+	uint64_t phys[64], sorted[64];
+	int h;
+
+	if (edu_protected(self->fd) || bounces())
+		SKIP(return, "all pages are treated alike");
+	for (i = 0; i < nr; i++)
+		phys[i] = mem_phys(self->p + i * PAGE);
+	memcpy(sorted, phys, sizeof(phys));
+	qsort(sorted, nr, sizeof(*sorted), by_value);
+	if (sorted[nr / 2] <= UINT32_MAX)
+		SKIP(return, "all memory is below 4 GiB");
+	ASSERT_EQ(0, edu_mask(self->fd, sorted[nr / 2] - 1));
+	h = edu_map(self->fd, self->p, self->len, WRITE);
+	ASSERT_GT(h, 0);
+	for (i = 0; i < nr; i++) {
+		uint64_t addr = edu_addr(self->fd, h, i * PAGE);
+
+		EXPECT_EQ(phys[i] < sorted[nr / 2], addr == phys[i]);
+		EXPECT_GT(sorted[nr / 2], addr);
+		bounced += addr != phys[i];
+	}
+	EXPECT_EQ(nr / 2, bounced);
+	/* Over the border of a page that bounces and one that does not. */
+	for (i = 1; i < nr - 1; i++)
+		if (phys[i] < sorted[nr / 2] ? phys[i - 1] >= sorted[nr / 2] :
+					       phys[i - 1] < sorted[nr / 2])
+			break;
+	ASSERT_EQ(0, edu_dma(self->fd, h, i * PAGE - CHUNK / 2, self->buf,
+			     CHUNK, DMA_WRITE));
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+	EXPECT_EQ(0, memcmp(self->buf, self->p + i * PAGE - CHUNK / 2, CHUNK));
+	EXPECT_EQ(i * PAGE - CHUNK / 2,
+		  mem_check(self->p, 0, i * PAGE - CHUNK / 2));
+	EXPECT_EQ(self->len, mem_check(self->p, i * PAGE + CHUNK / 2,
+				       self->len));
+}
+
+/* No bounce buffer is free: nothing stays, and it works when there is one. */
+TEST_F(pinned, swiotlb_full)
+{
+	size_t pool = file_long(SWIOTLB "io_tlb_nslabs") * 2048;
+	size_t part = pool / 8;
+	unsigned char *p;
+	int i, n, h[10];
+
+	if (edu_protected(self->fd))
+		SKIP(return, "an IOMMU needs no bounce buffers");
+	if (!bounces() && mem_phys(self->p) <= UINT32_MAX)
+		SKIP(return, "all memory is below 4 GiB");
+	ASSERT_EQ(0, edu_mask(self->fd, UINT32_MAX));
+	p = mmap(NULL, pool + part, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	madvise(p, pool + part, MADV_NOHUGEPAGE);
+	EXPECT_EQ(-EIO, edu_map(self->fd, p, pool + part, WRITE));
+	EXPECT_EQ(self->o.swiotlb, file_long(SWIOTLB "io_tlb_used"));
+	EXPECT_EQ(0, file_number(STATS, "pins"));
+	for (n = 0; n < 9; n++) {
+		h[n] = edu_map(self->fd, p + n * part, part, WRITE);
+		if (h[n] <= 0)
+			break;
+	}
+	EXPECT_LT(3, n);
+	EXPECT_EQ(-EIO, h[n]);
+	EXPECT_EQ(0, edu_unmap(self->fd, h[1], part));
+	h[1] = edu_map(self->fd, p + part, part, WRITE);
+	ASSERT_GT(h[1], 0);
+	ASSERT_EQ(0, edu_dma(self->fd, h[1], PAGE - 1, self->buf, CHUNK,
+			     DMA_WRITE));
+	EXPECT_EQ(0, memcmp(self->buf, p + part + PAGE - 1, CHUNK));
+	for (i = 0; i < n; i++)
+		EXPECT_EQ(0, edu_unmap(self->fd, h[i], part));
+	munmap(p, pool + part);
 }
 
 /* ------------------------------------------------------- lazy and strict mode */
@@ -1799,14 +2060,109 @@ TEST_F(input, file_with_dirty_tracking)
 	}
 }
 
+/*
+ * A file without page cache: a long-term pin would be in the way of truncate. A
+ * mirror is not, and what the device writes is in the file at once.
+ */
 TEST_F(input, fs_dax)
 {
-	SKIP(return, "the guest has no persistent memory");
+	const char *dir = "/tmp/gup_range_dax", *file = "/tmp/gup_range_dax/file";
+	unsigned char back[CHUNK];
+	void *p;
+	int fd;
+
+	if (access("/dev/pmem0", F_OK))
+		SKIP(return, "the guest has no persistent memory");
+	mkdir(dir, 0700);
+	ASSERT_EQ(0, system("mke2fs -b 4096 /dev/pmem0 >/dev/null 2>&1"));
+	ASSERT_EQ(0, mount("/dev/pmem0", dir, "ext4", 0, "dax=always"));
+	fd = open(file, O_RDWR | O_CREAT, 0600);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, 4 * PAGE));
+	p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	memset(p, 7, 4 * PAGE);
+	self->req.va = (uintptr_t)p;
+	self->req.len = 4 * PAGE;
+	if (variant->mode == PINNED) {
+		EXPECT_EQ(-EOPNOTSUPP, MAP_REQ());
+		self->req.flags |= WRITE;
+		EXPECT_EQ(-EOPNOTSUPP, MAP_REQ());
+	} else {
+		self->req.flags |= WRITE;
+		ASSERT_EQ(0, MAP_REQ());
+		memset(self->buf, 0x99, CHUNK);
+		ASSERT_EQ(0, edu_dma(self->fd, self->req.handle, PAGE, self->buf,
+				     CHUNK, DMA_WRITE));
+		ASSERT_EQ(CHUNK, pread(fd, back, CHUNK, PAGE));
+		EXPECT_EQ(0, memcmp(self->buf, back, CHUNK));
+		/* Blocks can be taken away under the mapping. */
+		ASSERT_EQ(0, ftruncate(fd, 2 * PAGE));
+		EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, self->req.handle,
+					       2 * PAGE));
+		EXPECT_NE(0, edu_dma(self->fd, self->req.handle, 2 * PAGE,
+				     self->buf, CHUNK, DMA_WRITE));
+	}
+	munmap(p, 4 * PAGE);
+	close(fd);
+	ASSERT_EQ(0, umount(dir));
+	if (variant->mode == MIRROR) {
+		ASSERT_EQ(0, mount("/dev/pmem0", dir, "ext4", 0, NULL));
+		fd = open(file, O_RDONLY);
+		EXPECT_EQ(CHUNK, pread(fd, back, CHUNK, PAGE));
+		EXPECT_EQ(0, memcmp(self->buf, back, CHUNK));
+		close(fd);
+		ASSERT_EQ(0, umount(dir));
+	}
 }
 
+/* Where another PCI device hands out its memory; -1: none does. */
+static int p2pmem_open(void)
+{
+	DIR *dir = opendir("/sys/bus/pci/devices");
+	struct dirent *d;
+	char path[512];
+	int fd = -1;
+
+	while (dir && fd < 0 && (d = readdir(dir))) {
+		sprintf(path, "/sys/bus/pci/devices/%s/p2pmem/allocate",
+			d->d_name);
+		fd = open(path, O_RDWR);
+	}
+	if (dir)
+		closedir(dir);
+	return fd;
+}
+
+/* Memory of another PCI device, alone and in the middle of ordinary memory. */
 TEST_F(input, p2pdma)
 {
-	SKIP(return, "the guest has no device with peer memory");
+	int fd = p2pmem_open();
+	unsigned char *p;
+
+	if (fd < 0)
+		SKIP(return, "the guest has no device with peer memory");
+	p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	memset(p, 0x66, 2 * PAGE);
+	self->req.va = (uintptr_t)p;
+	self->req.len = 2 * PAGE;
+	EXPECT_EQ(-EREMOTEIO, MAP_REQ());
+	self->req.flags |= WRITE;
+	/* GUP sees first that it is a file with page_mkwrite(). */
+	EXPECT_EQ(variant->mode == MIRROR ? -EREMOTEIO : -EFAULT, MAP_REQ());
+	self->req.flags &= ~WRITE;
+	munmap(p, 2 * PAGE);
+
+	p = mmap(self->p + 5 * PAGE, PAGE, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, fd, 0);
+	ASSERT_EQ(self->p + 5 * PAGE, p);
+	self->req.va = (uintptr_t)self->p;
+	self->req.len = self->len;
+	EXPECT_EQ(-EREMOTEIO, MAP_REQ());
+	EXPECT_EQ(0, file_number(STATS, "pinned_bytes"));
+	EXPECT_EQ(0, file_number(STATS, "mapped_bytes"));
+	close(fd);
 }
 
 /* Nobody answers the fault: the map waits, and can be killed. */
@@ -1991,6 +2347,14 @@ TEST_F(input, crowd)
 	int i, n = few ? 6 : 16, errors = 0;
 	struct crowd c[16];
 
+	/*
+	 * Out of ZONE_MOVABLE first. GUP says ENOMEM when it cannot move a page,
+	 * also when that is only because another thread has just looked at it.
+	 */
+	if (variant->mode == PINNED && movable_zone())
+		ASSERT_EQ(0, edu_unmap(self->fd, edu_map(self->fd, self->p,
+							 self->len, WRITE),
+				       self->len));
 	if (variant->mode == MIRROR)
 		ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturber_run, &d));
 	for (i = 0; i < n; i++) {
@@ -2033,6 +2397,517 @@ TEST_F_TIMEOUT(input, large_and_often, 180)
 	}
 	EXPECT_GT(before + 1024, after);
 	munmap(p, len);
+}
+
+/* ---------------------------------------- what a device reaches, and where */
+
+FIXTURE(reach)
+{
+	struct oracles o;
+	int fd;
+	unsigned char *p;
+	size_t len;
+	unsigned char buf[CHUNK];
+};
+
+FIXTURE_VARIANT(reach)
+{
+	unsigned int mode;
+};
+
+FIXTURE_VARIANT_ADD(reach, pinned) { .mode = PINNED };
+FIXTURE_VARIANT_ADD(reach, mirrored) { .mode = MIRROR };
+
+FIXTURE_SETUP(reach)
+{
+	oracles_begin(&self->o);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	self->len = 64 * PAGE;
+	self->p = mem_alloc(MEM_4K, self->len);
+	ASSERT_NE(MAP_FAILED, self->p);
+	memset(self->buf, 0xee, CHUNK);
+}
+
+FIXTURE_TEARDOWN(reach)
+{
+	if (self->fd > 0)
+		close(self->fd);
+	if (self->p)
+		munmap(self->p, self->len);
+	oracles_check(_metadata, &self->o);
+}
+
+#define LOW	"all memory is below 4 GiB"
+
+/* The device reads what is at @offset, and writes @buf behind it. */
+static void dma_both_ways(struct __test_metadata *_metadata, int fd, int h,
+			  unsigned char *p, size_t offset, unsigned char *buf)
+{
+	unsigned char back[CHUNK];
+
+	ASSERT_EQ(0, edu_dma(fd, h, offset, back, CHUNK, 0));
+	EXPECT_EQ(0, memcmp(back, p + offset, CHUNK));
+	ASSERT_EQ(0, edu_dma(fd, h, offset + CHUNK, buf, CHUNK, DMA_WRITE));
+	EXPECT_EQ(0, memcmp(buf, p + offset + CHUNK, CHUNK));
+}
+
+/* 32 address bits: an IOMMU helps, or bounce buffers, or it is refused. */
+TEST_F(reach, small_mask)
+{
+	bool prot = edu_protected(self->fd);
+	size_t i;
+	int h;
+
+	if (!prot && !bounces() && mem_phys(self->p) <= UINT32_MAX)
+		SKIP(return, LOW);
+	ASSERT_EQ(0, edu_mask(self->fd, UINT32_MAX));
+	h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
+	if (!prot && variant->mode == MIRROR) {
+		EXPECT_EQ(-EOPNOTSUPP, h);
+	} else {
+		ASSERT_GT(h, 0);
+		for (i = 0; i < self->len; i += PAGE)
+			EXPECT_GE(UINT32_MAX, edu_addr(self->fd, h, i));
+		dma_both_ways(_metadata, self->fd, h, self->p, 7 * PAGE,
+			      self->buf);
+		if (!prot)
+			EXPECT_LT(self->o.swiotlb,
+				  file_long(SWIOTLB "io_tlb_used"));
+		EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+		EXPECT_EQ(7 * PAGE + CHUNK,
+			  mem_check(self->p, 0, self->len));
+		EXPECT_EQ(self->len, mem_check(self->p, 7 * PAGE + 2 * CHUNK,
+					       self->len));
+	}
+	/* The mask went with the file. */
+	close(self->fd);
+	self->fd = open(EDU_DEV, O_RDWR);
+	h = edu_map(self->fd, self->p, self->len, variant->mode);
+	ASSERT_GT(h, 0);
+	if (!prot && !bounces())
+		EXPECT_EQ(mem_phys(self->p), edu_addr(self->fd, h, 0));
+}
+
+/* Map until there is no IOVA any more; how many went in. Nothing is left. */
+static int fill_iova(struct __test_metadata *_metadata, int fd, void *p,
+		     size_t len, unsigned int flags)
+{
+	int i, n, h[80];
+
+	for (n = 0; n < 79; n++) {
+		h[n] = edu_map(fd, p, len, flags);
+		if (h[n] <= 0)
+			break;
+	}
+	EXPECT_LT(7, n);
+	EXPECT_EQ(-ENOMEM, h[n]);
+	EXPECT_EQ(n, file_number(STATS, "maps"));
+	EXPECT_EQ(flags & MIRROR ? 0 : n, file_number(STATS, "pins"));
+	/* One goes, one fits. */
+	EXPECT_EQ(0, edu_unmap(fd, h[n / 2], len));
+	h[n / 2] = edu_map(fd, p, len, flags);
+	EXPECT_GT(h[n / 2], 0);
+	EXPECT_EQ(-ENOMEM, edu_map(fd, p, len, flags));
+	for (i = 0; i < n; i++)
+		EXPECT_EQ(0, edu_unmap(fd, h[i], len));
+	return n;
+}
+
+/*
+ * IOVA space runs out: it says so, and is whole again afterwards. A mirrored
+ * mapping reserves its IOVA at once and needs no memory for that.
+ */
+TEST_F(reach, iova_exhaustion)
+{
+	size_t len = variant->mode == MIRROR ? 64UL << 20 : self->len;
+	uint64_t mask = variant->mode == MIRROR ? UINT32_MAX : (4UL << 20) - 1;
+	unsigned int flags = variant->mode | (variant->mode ? ONLY : 0);
+	long before, after;
+	void *p = self->p;
+	int i, n, h;
+
+	if (!edu_protected(self->fd))
+		SKIP(return, UNPROTECTED);
+	if (variant->mode == MIRROR)
+		p = mmap(mem_reserve(len, HUGE), len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, edu_mask(self->fd, mask));
+	n = fill_iova(_metadata, self->fd, p, len, flags);
+	before = file_long(IOVA_OBJECTS);
+	ASSERT_LE(0, before);
+	for (i = 0; i < 200; i++) {
+		h = edu_map(self->fd, p, len, flags);
+		ASSERT_GT(h, 0);
+		ASSERT_EQ(0, edu_unmap(self->fd, h, len));
+	}
+	/* The slab allocator keeps some per CPU. */
+	after = file_long(IOVA_OBJECTS);
+	EXPECT_GT(before + 100, after);
+	EXPECT_EQ(n, fill_iova(_metadata, self->fd, p, len, flags));
+	if (p != self->p)
+		munmap(p, len);
+}
+
+/* Pages are moved out of ZONE_MOVABLE to be pinned; a mirror follows them. */
+TEST_F(reach, movable_zone)
+{
+	uint64_t movable = movable_zone();
+	size_t i, moved = 0;
+	int h;
+
+	if (!movable)
+		SKIP(return, "the guest has no movable zone");
+	for (i = 0; i < self->len; i += PAGE)
+		moved += mem_phys(self->p + i) >= movable;
+	EXPECT_LT(0, moved);
+	h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
+	ASSERT_GT(h, 0);
+	for (i = 0; i < self->len; i += PAGE)
+		moved -= mem_phys(self->p + i) >= movable;
+	EXPECT_EQ(variant->mode == PINNED, moved > 0);
+	for (i = 0; variant->mode == PINNED && i < self->len; i += PAGE)
+		EXPECT_GT(movable, mem_phys(self->p + i));
+	EXPECT_EQ(self->len, mem_check(self->p, 0, self->len));
+	dma_both_ways(_metadata, self->fd, h, self->p, 3 * PAGE, self->buf);
+	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
+}
+
+/* Killed in the middle, and its memory reaped while it may still be at work. */
+TEST_F(reach, killed_mid_map)
+{
+	size_t len = 4UL << 20;
+	int i, status, pidfd;
+	pid_t pid;
+
+	for (i = 0; i < 6; i++) {
+		pid = fork();
+		if (!pid) {
+			void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			int h;
+
+			madvise(p, len, MADV_NOHUGEPAGE);
+			for (;;) {
+				h = edu_map(self->fd, p, len,
+					    variant->mode | WRITE);
+				if (h > 0 && i % 2)
+					edu_unmap(self->fd, h, len);
+				madvise(p, len, MADV_DONTNEED);
+			}
+		}
+		pidfd = syscall(__NR_pidfd_open, pid, 0);
+		ASSERT_GE(pidfd, 0);
+		usleep(8000 + i * 9000);
+		kill(pid, SIGKILL);
+		/* What the OOM reaper does. It may come too late. */
+		syscall(__NR_process_mrelease, pidfd, 0);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+		close(pidfd);
+	}
+	/* Handles of the dead go with the file. */
+	close(self->fd);
+	self->fd = open(EDU_DEV, O_RDWR);
+	EXPECT_EQ(0, file_number(STATS, "maps"));
+}
+
+/* ------------------------------------------------------------------- fuzzing */
+
+/*
+ * A random walk with a model beside it: what each page of user memory and of
+ * each pinned mapping holds, and what each call has to return. The walk is a
+ * function of the seed alone, and the model knows of no backend: all agree.
+ *
+ * Pinned mappings are in the lower half, mirrored ones in the upper, because
+ * dma-debug does not like both on one page; and pinned ones do not overlap,
+ * because bounce buffers of one page would overwrite each other.
+ */
+#define FUZZ_PAGES	48
+#define FUZZ_STEPS	300
+#define FUZZ_DMAS	16	/* at most: they take time */
+#define FUZZ_FORKS	4
+#define FUZZ_AT		128	/* where in a page its bytes are */
+#define FUZZ_LEN	64
+
+struct fuzz_handle {
+	int h;			/* 0: free */
+	int first, nr;
+	unsigned int flags;
+	int obj[FUZZ_PAGES];	/* pinned: the page that it holds */
+};
+
+struct fuzz {
+	int fd;
+	unsigned int seed;
+	unsigned char *p;
+	int prot[FUZZ_PAGES];	/* -1: no VMA */
+	int obj[FUZZ_PAGES];	/* 0: not touched yet, which reads as zeroes */
+	int objs;
+	unsigned char byte[FUZZ_STEPS * FUZZ_PAGES];	/* of each obj */
+	struct fuzz_handle handle[4];	/* two pinned, two mirrored */
+	int dmas, forks;
+};
+
+static int fuzz_rand(struct fuzz *f, int below)
+{
+	return rand_r(&f->seed) / 7 % below;
+}
+
+static int fuzz_touch(struct fuzz *f, int page)
+{
+	if (!f->obj[page])
+		f->obj[page] = ++f->objs;
+	return f->obj[page];
+}
+
+/* What mapping @nr pages has to say; a mirror may find either fault first. */
+static bool fuzz_expected(struct fuzz *f, unsigned int flags, int first, int nr,
+			  int ret)
+{
+	bool fault = false, perm = false;
+	int i;
+
+	for (i = first; i < first + nr; i++) {
+		fault |= f->prot[i] == -1 || f->prot[i] == PROT_NONE;
+		perm |= f->prot[i] == PROT_READ && flags & WRITE;
+	}
+	if (refused(flags))
+		return ret == -EOPNOTSUPP;
+	if (!(flags & MIRROR))
+		return fault || perm ? ret == -EFAULT : ret >= 0;
+	return (fault && ret == -EFAULT) || (perm && ret == -EPERM) ||
+	       (!fault && !perm && ret >= 0);
+}
+
+/* A bounce buffer would overwrite what the CPU writes now. */
+static bool fuzz_device_owns(struct fuzz *f, int page)
+{
+	struct fuzz_handle *h;
+
+	for (h = f->handle; h < f->handle + 2; h++)
+		if (bounces() && h->h && h->flags & WRITE && page >= h->first &&
+		    page < h->first + h->nr)
+			return true;
+	return false;
+}
+
+static bool fuzz_cpu_sees(struct fuzz *f, int page)
+{
+	unsigned char want[FUZZ_LEN];
+
+	if (f->prot[page] < PROT_READ)
+		return true;
+	memset(want, f->byte[f->obj[page]], FUZZ_LEN);
+	return !memcmp(f->p + page * PAGE + FUZZ_AT, want, FUZZ_LEN);
+}
+
+static void fuzz_cpu_writes(struct fuzz *f, int page, unsigned char byte)
+{
+	if (f->prot[page] < 0 || !(f->prot[page] & PROT_WRITE) ||
+	    fuzz_device_owns(f, page))
+		return;
+	memset(f->p + page * PAGE + FUZZ_AT, byte, FUZZ_LEN);
+	f->byte[fuzz_touch(f, page)] = byte;
+}
+
+static bool fuzz_vma(struct fuzz *f, int op, int first, int nr)
+{
+	static const int prots[] = { PROT_NONE, PROT_READ,
+				     PROT_READ | PROT_WRITE };
+	int prot = prots[fuzz_rand(f, 3)], i, ret = 0;
+
+	for (i = first; i < first + nr && !ret; i++) {
+		void *va = f->p + i * PAGE;
+
+		if (op == 0) {
+			f->prot[i] = PROT_READ | PROT_WRITE;
+			ret = mmap(va, PAGE, f->prot[i], MAP_PRIVATE |
+				   MAP_ANONYMOUS | MAP_FIXED, -1, 0) != va;
+		} else if (f->prot[i] == -1) {
+			continue;
+		} else if (op == 1) {
+			f->prot[i] = -1;
+			ret = munmap(va, PAGE);
+		} else if (op == 2) {
+			ret = madvise(va, PAGE, MADV_DONTNEED);
+		} else {
+			f->prot[i] = prot;
+			ret = mprotect(va, PAGE, prot);
+			continue;
+		}
+		f->obj[i] = 0;
+	}
+	return !ret;
+}
+
+static bool fuzz_map(struct fuzz *f, struct fuzz_handle *h, int first, int nr,
+		     unsigned int flags)
+{
+	int i, ret = edu_map(f->fd, f->p + first * PAGE, nr * PAGE, flags);
+
+	if (!fuzz_expected(f, flags, first, nr, ret))
+		return false;
+	if (ret < 0)
+		return true;
+	h->h = ret;
+	h->first = first;
+	h->nr = nr;
+	h->flags = flags;
+	for (i = 0; i < nr && !(flags & MIRROR); i++)
+		h->obj[i] = fuzz_touch(f, first + i);
+	return true;
+}
+
+static bool fuzz_dma(struct fuzz *f, struct fuzz_handle *h, int page,
+		     unsigned char byte)
+{
+	bool mirror = h->flags & MIRROR, write = h->flags & WRITE && byte & 1;
+	unsigned char buf[FUZZ_LEN], want[FUZZ_LEN];
+	int va = h->first + page, obj, ret;
+
+	if (f->dmas++ >= FUZZ_DMAS)
+		return true;
+	memset(buf, byte, FUZZ_LEN);
+	ret = edu_dma(f->fd, h->h, page * PAGE + FUZZ_AT, buf, FUZZ_LEN,
+		      write ? DMA_WRITE : 0);
+	if (mirror && !fuzz_expected(f, MIRROR | (write ? WRITE : 0), va, 1,
+				     ret))
+		return false;
+	if (ret)
+		return mirror;
+	obj = mirror ? f->obj[va] : h->obj[page];
+	if (mirror && write)
+		obj = fuzz_touch(f, va);
+	if (write)
+		f->byte[obj] = byte;
+	memset(want, f->byte[obj], FUZZ_LEN);
+	return !memcmp(buf, want, FUZZ_LEN);
+}
+
+static bool fuzz_handle(struct fuzz *f, int op)
+{
+	int slot = fuzz_rand(f, 4), first = fuzz_rand(f, 12), ret;
+	struct fuzz_handle *h = &f->handle[slot];
+	unsigned int flags = fuzz_rand(f, 3) ? WRITE : 0;
+	int nr = 1 + fuzz_rand(f, 12 - first), byte = fuzz_rand(f, 255) + 1;
+
+	if (slot >= 2)
+		flags |= MIRROR;
+	if (!h->h) {
+		first += slot < 2 ? slot * 12 : 24 + (slot - 2) * 6;
+		return fuzz_map(f, h, first, nr, flags);
+	}
+	first %= h->nr;
+	nr = 1 + nr % (h->nr - first);
+	if (op == 0)
+		return fuzz_dma(f, h, first, byte);
+	if (op == 1) {
+		ret = edu_unmap(f->fd, h->h, h->nr * PAGE);
+		h->h = 0;
+		return !ret;
+	}
+	if (slot < 2)
+		return true;
+	if (op < 4 && nr < h->nr)
+		return !edu_unmap_part(f->fd, h->h, first * PAGE, nr * PAGE,
+				       NULL, NULL);
+	flags = h->flags & (byte & 1 ? ~0U : ~WRITE);
+	ret = edu_fault(f->fd, h->h, first * PAGE, nr * PAGE, flags & WRITE);
+	return fuzz_expected(f, flags, h->first + first, nr, ret);
+}
+
+/* A child shares the pages or has its own; it sees the same and goes. */
+static bool fuzz_fork(struct fuzz *f)
+{
+	int i, status;
+	pid_t pid;
+
+	if (f->forks++ >= FUZZ_FORKS)
+		return true;
+	pid = fork();
+	if (!pid) {
+		for (i = 0; i < FUZZ_PAGES; i++)
+			if (!fuzz_cpu_sees(f, i))
+				_exit(1);
+		_exit(0);
+	}
+	return waitpid(pid, &status, 0) == pid && !status;
+}
+
+static bool fuzz_step(struct fuzz *f)
+{
+	int op = fuzz_rand(f, 16), page = fuzz_rand(f, FUZZ_PAGES), nr;
+
+	nr = 1 + fuzz_rand(f, FUZZ_PAGES - page) % 8;
+	switch (op) {
+	case 0 ... 2:
+		for (; nr--; page++)
+			fuzz_cpu_writes(f, page, 1 + fuzz_rand(f, 255));
+		return true;
+	case 3:
+		return fuzz_cpu_sees(f, page);
+	case 4 ... 7:
+		/* As many are mapped as all else together. */
+		return fuzz_vma(f, fuzz_rand(f, 2) ? 0 : op - 4, page, nr);
+	case 8:
+		return fuzz_rand(f, 4) || fuzz_fork(f);
+	default:
+		return fuzz_handle(f, op - 9);
+	}
+}
+
+FIXTURE(fuzz)
+{
+	struct oracles o;
+	struct fuzz f;
+};
+
+FIXTURE_VARIANT(fuzz)
+{
+	unsigned int seed;
+};
+
+FIXTURE_VARIANT_ADD(fuzz, seed_1) { .seed = 1 };
+FIXTURE_VARIANT_ADD(fuzz, seed_2) { .seed = 2 };
+FIXTURE_VARIANT_ADD(fuzz, seed_3) { .seed = 3 };
+FIXTURE_VARIANT_ADD(fuzz, seed_4) { .seed = 4 };
+
+FIXTURE_SETUP(fuzz)
+{
+	int i;
+
+	oracles_begin(&self->o);
+	self->f.fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->f.fd, 0);
+	self->f.seed = variant->seed;
+	self->f.p = mem_alloc(MEM_4K, FUZZ_PAGES * PAGE);
+	ASSERT_NE(MAP_FAILED, self->f.p);
+	for (i = 0; i < FUZZ_PAGES; i++)
+		self->f.prot[i] = PROT_READ | PROT_WRITE;
+	madvise(self->f.p, FUZZ_PAGES * PAGE, MADV_DONTNEED);
+}
+
+FIXTURE_TEARDOWN(fuzz)
+{
+	close(self->f.fd);
+	munmap(self->f.p, FUZZ_PAGES * PAGE);
+	oracles_check(_metadata, &self->o);
+}
+
+TEST_F(fuzz, against_a_model)
+{
+	int step = 0, i;
+
+	while (step < FUZZ_STEPS && fuzz_step(&self->f))
+		step++;
+	EXPECT_EQ(FUZZ_STEPS, step);
+	for (i = 0; i < FUZZ_PAGES; i++)
+		EXPECT_TRUE(fuzz_cpu_sees(&self->f, i));
+	EXPECT_LT(FUZZ_DMAS / 4, self->f.dmas);
 }
 
 /* ----------------------------------------------------------- the device leaves */

@@ -162,6 +162,14 @@ static inline uint64_t edu_addr(int fd, int handle, size_t offset)
 	return edu_query(fd, handle, offset, &q) ? NOT_MAPPED : q.addr;
 }
 
+/* The device reaches no higher address, until @fd is closed. */
+static inline int edu_mask(int fd, uint64_t mask)
+{
+	struct gup_range_edu_mask req = { .size = sizeof(req), .mask = mask };
+
+	return edu_ioctl(fd, GUP_RANGE_EDU_MASK, &req);
+}
+
 /* ------------------------------------------------------------------- memory */
 
 enum mem_kind {
@@ -238,6 +246,20 @@ static inline size_t mem_check(unsigned char *p, size_t from, size_t to)
 		from += n;
 	}
 	return to;
+}
+
+/* Physical address of the page at @p; 0 if it is not present. */
+static inline uint64_t mem_phys(const void *p)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	uint64_t entry = 0;
+
+	if (fd < 0)
+		return 0;
+	if (pread(fd, &entry, sizeof(entry), (uintptr_t)p / PAGE * 8) != 8)
+		entry = 0;
+	close(fd);
+	return entry >> 63 ? (entry & ((1ULL << 55) - 1)) * PAGE : 0;
 }
 
 /* An address of @align, with nothing mapped before and behind the @len bytes. */
