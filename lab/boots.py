@@ -43,6 +43,10 @@ BOOTS = {
                 debug=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
                    cmdline="dma_debug=off", debug=dict(icount=True)),
+    # KUnit of the IOMMU page tables: physical addresses that are not there, which the
+    # IOMMU page check cannot count.
+    "iommupt": dict(qemu=Q35, cmdline="kmemleak=off dma_debug=off iommu.debug_pagealloc=0",
+                    suites=["iommupt"]),
     # Not for the test suites: upstream's own selftests need no device.
     "upstream": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="intel_iommu=on"),

@@ -206,7 +206,7 @@ def by_name(results):
 
 
 def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=True,
-          kmemleak=True, filtered=False):
+          kmemleak=True, iommu_pages=True, filtered=False):
     """The verdict on one boot, as a dictionary. "red" is empty if it is green.
 
     kernel_kind "debug" additionally demands that every detector is alive.
@@ -269,8 +269,9 @@ def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=
     if complete is not None and "taint" in state and int(state["taint"]) & ~TAINT_TEST:
         red.append(f"the kernel is tainted: {state['taint']}")
     if kernel_kind == "debug" and complete is not None:
-        # A boot may do without one of the slow detectors; all others are demanded.
-        banners = [b for b in BANNERS if kmemleak or b[0] != "kmemleak"]
+        # A boot may do without some; all others are demanded.
+        off = {"kmemleak": not kmemleak, "IOMMU page checks": not iommu_pages}
+        banners = [b for b in BANNERS if not off.get(b[0])]
         if state.get("debug_locks") != "1":
             red.append(f"lockdep is off: debug_locks = {state.get('debug_locks', 'not reported')}")
         if kmemleak and ("kmemleak_dead" in state or "kmemleak_bytes" not in state):

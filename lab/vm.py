@@ -127,7 +127,8 @@ class Run:
         r = verdict.judge(self.boot, self.kind, self.suites, verdict.read(self.report),
                           verdict.read(self.console), timed_out=self.timeout if over else None,
                           dma_debug="dma_debug=off" not in self.cmdline,
-                          kmemleak="kmemleak=off" not in self.cmdline, filtered=bool(self.filter))
+                          kmemleak="kmemleak=off" not in self.cmdline,
+                          iommu_pages="iommu.debug_pagealloc=0" not in self.cmdline, filtered=bool(self.filter))
         self.err.seek(0)
         err = self.err.read().strip()
         self.err.close()
