@@ -103,8 +103,9 @@ bool gup_dev_linear(struct device *dev);
 static inline u64 hmm_run(unsigned long pfn, unsigned long first,
 			  unsigned long nr, u64 flags)
 {
-	return flags | FIELD_PREP(HMM_RUN_MORE, nr - 1) |
-	       FIELD_PREP(HMM_RUN_FIRST, first) | pfn;
+	/* Not FIELD_PREP(), which masks what fits: this is per page. */
+	return flags | (u64)(nr - 1) << __bf_shf(HMM_RUN_MORE) |
+	       (u64)first << __bf_shf(HMM_RUN_FIRST) | pfn;
 }
 
 static inline unsigned long hmm_run_pfn(u64 run)

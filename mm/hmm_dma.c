@@ -106,22 +106,25 @@ static struct hmm_block *hmm_block(struct gup_range_map *map, unsigned long va,
 }
 
 /* The slot is there, so this does not allocate. */
+static void hmm_slot_store(struct xa_state *xas, void *entry)
+{
+	xas_store(xas, entry);
+	WARN_ON_ONCE(xas_error(xas));
+}
+
 static void hmm_block_store(struct gup_range_map *map, unsigned long va,
 			    void *entry)
 {
-	void *old = xa_store(&map->blocks, hmm_block_index(map, va), entry, 0);
+	XA_STATE(xas, &map->blocks, hmm_block_index(map, va));
 
-	WARN_ON_ONCE(xa_is_err(old));
+	xas_lock(&xas);
+	hmm_slot_store(&xas, entry);
+	xas_unlock(&xas);
 }
 
-/* Give back what the runs took; the slot and a header stay. */
-static void hmm_block_clear(struct gup_range_map *map, unsigned long va,
-			    struct hmm_block *block, struct hmm_single *single)
+/* Give back what the runs took; the header stays. */
+static void hmm_block_clear(struct hmm_block *block)
 {
-	if (block == &single->block) {
-		hmm_block_store(map, va, XA_ZERO_ENTRY);
-		return;
-	}
 	kfree(block->run);
 	*block = (struct hmm_block) {};
 }
@@ -265,23 +268,29 @@ static bool hmm_unit(struct gup_range_map *map, unsigned long va,
 static void hmm_block_forget(struct gup_range_map *map, unsigned long va,
 			     unsigned long end)
 {
+	XA_STATE(xas, &map->blocks, hmm_block_index(map, va));
 	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 	struct hmm_single single;
-	struct hmm_block *block = hmm_block(map, va, &single);
+	struct hmm_block *block;
 	unsigned int i = 0, nr;
 
-	if (!block)
-		return;
+	xas_lock(&xas);
+	block = hmm_entry_block(xas_load(&xas), &single);
+	if (!block || xa_is_zero(block))
+		goto unlock;
 	nr = block->nr;
 	if (va != base)
 		i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
 	if (end != base + HMM_BLOCK_SIZE)
 		nr = hmm_block_find(block, (end - base) >> PAGE_SHIFT);
-	if (nr - i < block->nr) {
+	if (nr - i < block->nr)
 		hmm_block_splice(block, i, nr - i, NULL, 0);
-		return;
-	}
-	hmm_block_clear(map, va, block, &single);
+	else if (block == &single.block)
+		hmm_slot_store(&xas, XA_ZERO_ENTRY);
+	else
+		hmm_block_clear(block);
+unlock:
+	xas_unlock(&xas);
 }
 
 static void hmm_forget(struct gup_range_map *map, unsigned long va,
@@ -720,32 +729,43 @@ static int hmm_merge_block(struct hmm_prep *prep, unsigned long va, u64 *found)
 	for (i = 0; i < nr && !ret; i++)
 		ret = hmm_merge_run(prep, va, found, prep->run[i]);
 	block = hmm_block(prep->map, va, &single);
+	/* An upgrade took the last run, and then failed. */
 	if (block && !block->nr)
-		hmm_block_clear(prep->map, va, block, &single);
+		hmm_block_clear(block);
 	return ret;
+}
+
+/* A block without runs, if it is one. */
+static bool hmm_entry_is_empty(void *entry)
+{
+	const struct hmm_block *block = entry;
+
+	return !entry || xa_is_zero(entry) ||
+	       (!xa_is_value(entry) && !block->nr);
 }
 
 static int hmm_map_block(struct hmm_prep *prep, unsigned long va, u64 *found)
 {
-	void *entry = hmm_found_entry(*found);
+	XA_STATE(xas, &prep->map->blocks, hmm_block_index(prep->map, va));
+	void *entry = hmm_found_entry(*found), *old;
 	struct hmm_single single;
-	struct hmm_block *block;
-	void *old;
+	struct hmm_block *block = hmm_entry_block(entry, &single);
 	int ret;
 
 	if (fatal_signal_pending(current))
 		return -EINTR;
-	old = xa_load(&prep->map->blocks, hmm_block_index(prep->map, va));
-	block = hmm_entry_block(old, &single);
-	if (block && block->nr)
-		return hmm_merge_block(prep, va, found);
-	block = hmm_entry_block(entry, &single);
 	/* Not half of a block: what is not in map->blocks cannot be undone. */
 	ret = hmm_batch_begin(prep, va, block->nr);
 	if (ret)
 		return ret;
+	xas_lock(&xas);
+	old = xas_load(&xas);
+	if (hmm_entry_is_empty(old))
+		hmm_slot_store(&xas, entry);
+	xas_unlock(&xas);
+	if (!hmm_entry_is_empty(old))
+		return hmm_merge_block(prep, va, found);
 	hmm_batch_add(prep, block->run, block->nr);
-	hmm_block_store(prep->map, va, entry);
 	hmm_entry_free(old);
 	*found = 0;
 	return 0;
@@ -1033,33 +1053,36 @@ static unsigned int hmm_found_room(struct hmm_prep *prep, unsigned long va,
 	return max(max, nr);
 }
 
-/* Was it reserved before? To load an entry does not tell. */
-static bool hmm_slot_is_there(struct xarray *blocks, unsigned long idx)
+/* As it is in map->blocks, XA_ZERO_ENTRY too: was it reserved before? */
+static void *hmm_slot_load(struct gup_range_map *map, unsigned long va)
 {
-	XA_STATE(xas, blocks, idx);
+	XA_STATE(xas, &map->blocks, hmm_block_index(map, va));
+	void *entry;
 
 	guard(rcu)();
-	return xas_load(&xas);
+	while (xa_is_retry(entry = xas_load(&xas)))
+		xas_reset(&xas);
+	return entry;
 }
 
 /* The first @nr of prep->run are all that was found in the block at @va. */
 static int hmm_found_add(struct hmm_prep *prep, unsigned long va,
 			 unsigned int nr)
 {
-	unsigned long idx = hmm_block_index(prep->map, va);
-	struct xarray *blocks = &prep->map->blocks;
+	struct gup_range_map *map = prep->map;
+	unsigned long idx = hmm_block_index(map, va);
 	const u64 *run = prep->run;
 	struct hmm_block *block;
 	unsigned int max = nr;
-	void *entry;
+	void *entry = hmm_slot_load(map, va);
 	int ret;
 
-	if (xa_load(blocks, idx)) {
-		max = hmm_found_room(prep, va, nr);
-	} else if (!hmm_slot_is_there(blocks, idx)) {
-		ret = xa_reserve(blocks, idx, GFP_KERNEL_ACCOUNT);
+	if (!entry) {
+		ret = xa_reserve(&map->blocks, idx, GFP_KERNEL_ACCOUNT);
 		if (ret)
 			return ret;
+	} else if (!xa_is_zero(entry)) {
+		max = hmm_found_room(prep, va, nr);
 	}
 	if (IS_ENABLED(CONFIG_64BIT) && max == 1) {
 		entry = xa_mk_value(run[0]);
@@ -1074,7 +1097,7 @@ static int hmm_found_add(struct hmm_prep *prep, unsigned long va,
 		entry = block;
 	}
 	ret = gup_seq_push(&prep->found, (u64)(unsigned long)entry,
-			   hmm_block_index(prep->map, prep->last - 1) - idx + 1);
+			   hmm_block_index(map, prep->last - 1) - idx + 1);
 	if (ret)
 		hmm_entry_free(entry);
 	prep->nr_runs += nr;
@@ -1087,30 +1110,30 @@ static int hmm_found_runs(struct hmm_prep *prep, unsigned long va,
 {
 	u64 flags = prep->range->flags & GUP_RANGE_WRITE ? HMM_RUN_WRITE : 0;
 	const struct phys_vec *vec = prep->runs.vec;
-	unsigned long pfn = PHYS_PFN(vec->paddr);
-	unsigned long left = vec->len >> PAGE_SHIFT;
-	unsigned int nr = 0;
+	unsigned long pfn = 0, left = 0, page, last, pages, next;
+	unsigned int nr;
 	int ret;
 
-	while (va < end) {
-		unsigned long first = (va >> PAGE_SHIFT) % HMM_BLOCK_PAGES;
-		unsigned long pages = min(left, HMM_BLOCK_PAGES - first);
+	for (; va < end; va = next) {
+		u64 *run = prep->run;
 
-		prep->run[nr++] = hmm_run(pfn, first, pages, flags);
-		va += pages << PAGE_SHIFT;
-		pfn += pages;
-		left -= pages;
-		if (!left && va < end) {
-			vec++;
-			pfn = PHYS_PFN(vec->paddr);
-			left = vec->len >> PAGE_SHIFT;
+		next = min(ALIGN_DOWN(va, HMM_BLOCK_SIZE) + HMM_BLOCK_SIZE, end);
+		page = (va >> PAGE_SHIFT) % HMM_BLOCK_PAGES;
+		last = page + ((next - va) >> PAGE_SHIFT);
+		for (nr = 0; page < last; page += pages) {
+			if (!left) {
+				pfn = PHYS_PFN(vec->paddr);
+				left = vec->len >> PAGE_SHIFT;
+				vec++;
+			}
+			pages = min(left, last - page);
+			run[nr++] = hmm_run(pfn, page, pages, flags);
+			pfn += pages;
+			left -= pages;
 		}
-		if (va == end || first + pages == HMM_BLOCK_PAGES) {
-			ret = hmm_found_add(prep, va - (pages << PAGE_SHIFT), nr);
-			if (ret)
-				return ret;
-			nr = 0;
-		}
+		ret = hmm_found_add(prep, va, nr);
+		if (ret)
+			return ret;
 	}
 	return 0;
 }

@@ -2662,7 +2662,7 @@ static void hmm_many_random(struct kunit *test)
 			    (round % 4 ? 40 : TEST_MANY);
 		long from, to;
 
-		last = min(last, (long)TEST_MANY);
+		last = min_t(long, last, TEST_MANY);
 		from = first;
 		to = last;
 		if (round % 3 == 2) {
