@@ -28,7 +28,7 @@ NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
 # Small bounce buffers (16 MiB), so that they can be filled. Persistent memory and peer
 # memory, and a movable zone: on one boot each.
 BOOTS = {
-    "direct": dict(qemu=Q35 + EDU, cmdline="", debug=dict(cmdline="swiotlb=8192")),
+    "direct": dict(qemu=Q35 + EDU, cmdline="dma_debug=off", debug=dict(cmdline="swiotlb=8192")),
     "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=8192,force dma_debug=off kmemleak=off",
                     debug=dict(icount=True)),
     "intel-strict": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,

@@ -2527,7 +2527,7 @@ static long iova_objects(void)
  * IOVA space runs out: it says so, and is whole again afterwards. A mirrored
  * mapping reserves its IOVA at once and needs no memory for that.
  */
-TEST_F(reach, iova_exhaustion)
+TEST_F_TIMEOUT(reach, iova_exhaustion, 180)
 {
 	size_t len = variant->mode == MIRROR ? 64UL << 20 : self->len;
 	uint64_t mask = variant->mode == MIRROR ? UINT32_MAX : (4UL << 20) - 1;
