@@ -834,10 +834,10 @@ static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
  *
  * Pins @range first unless gup_range_pin() did. Behind a DMA IOMMU the mapping
  * is one segment; otherwise it is one per run, or several where bounce buffers
- * limit their length (then use gup_range_map_sync_for_cpu() and _for_device()). Without
- * %GUP_RANGE_WRITE the device gets DMA_TO_DEVICE. Behind an IOMMU access has
- * the granularity of pages: the device reaches the rest of the first and of the
- * last page as well.
+ * limit their length (then use gup_range_map_sync_for_cpu() and _for_device()).
+ * Without %GUP_RANGE_WRITE the device gets DMA_TO_DEVICE. Behind an IOMMU access
+ * has the granularity of pages: the device reaches the rest of the first and of
+ * the last page as well.
  *
  * hmm_range_dma_map() comes here too, with a mapping from hmm_range_map_init()
  * and the runs that it found.
@@ -1038,8 +1038,8 @@ size_t gup_range_map_pgsz(const struct gup_range_map *map,
 	struct gup_range_seg seg;
 	u64 mask = 0;
 
-	larger = pgsz_bitmap >> bits_per(start ^ (map->range->end - 1)) <<
-		 bits_per(start ^ (map->range->end - 1));
+	larger = pgsz_bitmap &
+		 ~(BIT_ULL(bits_per(start ^ (map->range->end - 1))) - 1);
 	if (larger)
 		pgsz_bitmap &= GENMASK(__ffs(larger), 0);
 

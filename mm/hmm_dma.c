@@ -590,7 +590,8 @@ static struct hmm_block *hmm_merge_room(struct hmm_prep *prep, unsigned long va,
 	struct hmm_block *have = hmm_entry_block(entry, &single);
 	unsigned int max = have->nr + more;
 
-	if (max <= have->max)
+	/* A value is not a block that could be changed. */
+	if (max <= have->max && !xa_is_value(entry))
 		return entry;
 	if (!xa_is_value(to) && !xa_is_zero(to) && max <= to->max)
 		*found = (u64)(unsigned long)XA_ZERO_ENTRY;
@@ -635,23 +636,25 @@ undo:
 }
 
 /*
- * Run @i of the block at @va is read-only and has to become writable. Take it
- * out and put back, read-only, what lies outside of the range; the rest is
+ * @run, run @i of the block at @va, is read-only and has to become writable. Take
+ * it out and put back, read-only, what lies outside of the range; the rest is
  * linked as any other gap. The range is widened for the driver's knowledge.
  */
 static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
-			     u64 *found, unsigned int i)
+			     u64 *found, u64 run, unsigned int i)
 {
-	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE), start, end;
-	struct hmm_block *block = hmm_merge_room(prep, va, found, 1);
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	unsigned long start = hmm_run_va(base, run);
+	unsigned long end = base + (hmm_run_end(run) << PAGE_SHIFT);
+	struct hmm_block *block;
 	unsigned int nr = 0;
-	u64 run, keep[2];
+	u64 keep[2];
 
+	/* It becomes more than one only if it sticks out at both ends. */
+	block = hmm_merge_room(prep, va, found,
+			       start < prep->first && end > prep->last);
 	if (!block)
 		return -ENOMEM;
-	run = block->run[i];
-	start = hmm_run_va(base, run);
-	end = base + (hmm_run_end(run) << PAGE_SHIFT);
 	hmm_unlink_span(prep->map, start, end, false);
 	prep->range->start = min(prep->range->start, start);
 	prep->range->end = max(prep->range->end, end);
@@ -695,7 +698,7 @@ static int hmm_merge_run(struct hmm_prep *prep, unsigned long va, u64 *found,
 			if (have & HMM_RUN_WRITE || !(run & HMM_RUN_WRITE))
 				continue;
 			next = page;
-			ret = hmm_merge_upgrade(prep, va, found, i);
+			ret = hmm_merge_upgrade(prep, va, found, have, i);
 			if (ret)
 				return ret;
 			continue;
