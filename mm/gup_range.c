@@ -749,7 +749,7 @@ static int gup_map_one(struct gup_range *range, struct gup_range_map *map,
  * Do all pages have their DMA address at one distance from the physical one, so
  * that a single dma_map_phys() tells the address of all of them? It says itself
  * that there is nothing to unmap (see dma_need_unmap()), and what is in reach
- * does not bounce.
+ * (see gup_map_reaches()) does not bounce.
  */
 bool gup_dev_linear(struct device *dev)
 {
@@ -777,6 +777,12 @@ static int gup_map_phys(struct gup_range *range, struct gup_range_map *map)
 again:
 	nr = 0;
 	gup_range_for_each_run(range, &run) {
+		if (linear && nr) {
+			ret = -EAGAIN;
+			if (!gup_map_reaches(map, run.phys, run.len))
+				goto undo;
+			continue;
+		}
 		ret = -EINTR;
 		if (fatal_signal_pending(current))
 			goto undo;
@@ -787,8 +793,6 @@ again:
 			if (ret)
 				goto undo;
 		}
-		if (linear)
-			break;
 		cond_resched();
 	}
 	ret = gup_map_meets_granule(map) ? 0 : -ERANGE;

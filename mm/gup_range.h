@@ -73,6 +73,14 @@ void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len,
 void gup_map_count(long nr_maps, long nr_pages);
 bool gup_dev_linear(struct device *dev);
 
+/* For a linear mapping: memory of devices can lie above all RAM. */
+static inline bool gup_map_reaches(const struct gup_range_map *map,
+				   phys_addr_t phys, size_t len)
+{
+	return phys + map->dma_offset + (len - 1) <=
+	       min_not_zero(dma_get_mask(map->dev), map->dev->bus_dma_limit);
+}
+
 /* mm/hmm_dma.c, with CONFIG_HMM_RANGE_DMA */
 
 /*

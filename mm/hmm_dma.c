@@ -434,9 +434,12 @@ static int hmm_map_phys(struct gup_range_map *map, const struct phys_vec *vec,
 			break;
 		}
 	}
+	for (; !ret && i < nr; i++)
+		if (!gup_map_reaches(map, vec[i].paddr, vec[i].len))
+			ret = -EIO;
 	if (!ret)
 		return 0;
-	while (i--)
+	while (!map->linear && i--)
 		dma_unmap_phys(map->dev, vec[i].paddr + map->dma_offset,
 			       vec[i].len, dir, map->attrs);
 	return ret;

@@ -79,7 +79,7 @@ static void ib_umem_release(struct bench *b, bool mapped, bool dirty)
 static int ib_umem_map(struct bench *b)
 {
 	struct page **list __free(kfree) = kmalloc(PAGE_SIZE, GFP_KERNEL);
-	unsigned long addr = b->start, left = b->nr;
+	unsigned long addr = b->start, left = b->nr, pinned;
 	int ret = 0;
 
 	if (!list)
@@ -91,12 +91,15 @@ static int ib_umem_map(struct bench *b)
 					  bench_gup_flags(b), list);
 		if (ret <= 0)
 			break;
-		addr += (unsigned long)ret << PAGE_SHIFT;
-		left -= ret;
-		ret = sg_alloc_append_table_from_pages(&b->sgt, list, ret, 0,
-						       (unsigned long)ret << PAGE_SHIFT,
+		pinned = ret;
+		addr += pinned << PAGE_SHIFT;
+		left -= pinned;
+		ret = sg_alloc_append_table_from_pages(&b->sgt, list, pinned, 0,
+						       pinned << PAGE_SHIFT,
 						       dma_get_max_seg_size(b->dev),
 						       left, GFP_KERNEL);
+		if (ret)
+			unpin_user_pages(list, pinned);
 	}
 	if (!ret)
 		ret = dma_map_sgtable(b->dev, &b->sgt.sgt, DMA_BIDIRECTIONAL,
