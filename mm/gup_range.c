@@ -49,6 +49,9 @@ static struct gup_range_block *gup_seq_grow(struct gup_range_seq *seq,
 	u32 max = min3(expect, max(seq->nr, 4UL), GUP_BLOCK_MAX);
 	struct gup_range_block *block;
 
+	/* As many as there is room for in what the allocator will give. */
+	max = (kmalloc_size_roundup(struct_size(block, val, max)) -
+	       sizeof(*block)) / sizeof(u64);
 	block = kmalloc_flex(*block, val, max, GFP_KERNEL_ACCOUNT);
 	if (!block)
 		return NULL;
@@ -86,6 +89,28 @@ int gup_seq_push(struct gup_range_seq *seq, u64 val, unsigned long expect)
 	block->val[block->nr++] = val;
 	seq->nr++;
 	return 0;
+}
+
+/* No more entries will come: give back the room for them, if memory allows. */
+static void gup_seq_trim(struct gup_range_seq *seq)
+{
+	struct gup_range_block *last = seq->last, **link = &seq->first, *block;
+
+	if (!last || last->nr > last->max - last->max / 4)
+		return;
+	block = kmalloc_flex(*block, val, last->nr,
+			     GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!block)
+		return;
+	while (*link != last)
+		link = &(*link)->next;
+	block->next = NULL;
+	block->nr = last->nr;
+	block->max = last->nr;
+	memcpy(block->val, last->val, last->nr * sizeof(u64));
+	*link = block;
+	seq->last = block;
+	kfree(last);
 }
 
 /* The last entry, of a sequence that has one. */
@@ -499,6 +524,7 @@ int gup_range_pin(struct gup_range *range)
 		gup_range_uncharge(range);
 		return ret;
 	}
+	gup_seq_trim(&range->runs);
 	atomic_long_inc(&gup_range_pins);
 	atomic_long_add(gup_range_nr_pages(range), &gup_range_pinned_pages);
 	return 0;
@@ -745,6 +771,19 @@ static int gup_map_one(struct gup_range *range, struct gup_range_map *map,
 	return ret;
 }
 
+/* The last byte of the run that is highest in memory. */
+static phys_addr_t gup_runs_last(const struct gup_range_seq *runs)
+{
+	const struct gup_range_block *block = NULL;
+	unsigned long end = 0;
+	unsigned int idx = 0;
+	u64 run;
+
+	while (gup_seq_next(runs, &block, &idx, &run))
+		end = max(end, gup_run_pfn(run) + gup_run_pages(run));
+	return PFN_PHYS(end) - 1;
+}
+
 /*
  * Do all pages have their DMA address at one distance from the physical one, so
  * that a single dma_map_phys() tells the address of all of them? It says itself
@@ -766,7 +805,7 @@ bool gup_dev_linear(struct device *dev)
  */
 static int gup_map_phys(struct gup_range *range, struct gup_range_map *map)
 {
-	bool linear = gup_dev_linear(map->dev);
+	bool linear = range->runs.nr > 1 && gup_dev_linear(map->dev);
 	bool store = dma_need_unmap(map->dev);
 	struct gup_range_run run;
 	unsigned long nr;
@@ -777,12 +816,6 @@ static int gup_map_phys(struct gup_range *range, struct gup_range_map *map)
 again:
 	nr = 0;
 	gup_range_for_each_run(range, &run) {
-		if (linear && nr) {
-			ret = -EAGAIN;
-			if (!gup_map_reaches(map, run.phys, run.len))
-				goto undo;
-			continue;
-		}
 		ret = -EINTR;
 		if (fatal_signal_pending(current))
 			goto undo;
@@ -792,6 +825,12 @@ again:
 					  store, &nr);
 			if (ret)
 				goto undo;
+		}
+		if (linear) {
+			ret = -EAGAIN;
+			if (!gup_map_reaches(map, gup_runs_last(&range->runs), 1))
+				goto undo;
+			break;
 		}
 		cond_resched();
 	}
