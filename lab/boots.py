@@ -16,8 +16,8 @@ EDU = ["-device", "edu,dma_mask=0xffffffffffffffff"]
 # A controller without a drive: other devices, and users, can ask for its memory.
 NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
 
-# Half of the boots check DMA API usage (dma-debug) and half do not, because it
-# changes timing. kmemleak looks for lost memory without an IOMMU, with a real
+# Two of the boots check DMA API usage (dma-debug), the others do not, because it
+# changes timing and runs out of memory first. kmemleak looks for lost memory without an IOMMU, with a real
 # one and with the paravirtual one; the others do without, because it records a
 # stack for every allocation, which without KVM makes a boot three times as long.
 #

@@ -69,7 +69,11 @@ int iommu_map(""", "gup_range", "fail_each_allocation", "fail_each", splat="WARN
     Mutant("unmap-twice", "11 a second unmap is not noticed", RANGE,
            "	if (WARN_ON_ONCE(!map->range || map->range != range))\n		return;\n",
            "	if (!map->range || map->range != range)\n		return;\n", "kunit", "gup_range", "warn_unmap_twice"),
-    Mutant("link-wrong-place", "2 linked runs are off by a page", RANGE,
+    Mutant("unpin-before-unmap", "2 pages are unpinned while the device reaches them", RANGE,
+           "	nr = gup_range_nr_pages(range);\n	if (dma_use_iova(&map->state)) {\n		gup_map_unlink(",
+           "	nr = gup_range_nr_pages(range);\n	if (range->auto_pin)\n		gup_range_unpin_pages(range, true);\n"
+           "	if (dma_use_iova(&map->state)) {\n		gup_map_unlink(", "gup_range", "pinned.", ".", splat="."),
+    Mutant("link-wrong-place", "6 linked runs are off by a page", RANGE,
            "	return dma_iova_link_vecs(map->dev, &map->state, map->slack + offset,\n",
            "	return dma_iova_link_vecs(map->dev, &map->state, map->slack + (offset ?: PAGE_SIZE),\n",
            "gup_range", "device_reads", "device_reads", splat="."),

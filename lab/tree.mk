@@ -6,16 +6,16 @@ TREE_ENV = BUILD='$(BUILD)' KERNEL_SRC='$(KERNEL_SRC)' FORCE='$(FORCE)' REROLL='
 
 .PHONY: fetch linux patches series check-roundtrip
 
-fetch: ## get the kernel source (KERNEL_SRC= takes your own v7.3 tree or tarball)
+fetch: host ## get the kernel source (KERNEL_SRC= takes your own v7.3 tree or tarball)
 	@$(TREE_ENV) lab/fetch-kernel
 
-linux: ## make build/linux: the base and the series as commits (FORCE=1 drops local work)
+linux: host ## make build/linux: the base and the series as commits (FORCE=1 drops local work)
 	@$(TREE_ENV) lab/tree import
 
 patches: ## write the commits of build/linux back to patches/ and the new files
 	@$(TREE_ENV) lab/tree export
 
-series: ## write the mails of the series to build/outgoing and try git am (REROLL=2 for v2)
+series: host ## write the mails of the series to build/outgoing and try git am (REROLL=2 for v2)
 	@$(TREE_ENV) lab/tree series
 
 check-roundtrip: ## check that import and export give the same bytes and trees

@@ -880,7 +880,7 @@ static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
  * limit their length (then use gup_range_map_sync_for_cpu() and _for_device()).
  * Without %GUP_RANGE_WRITE the device gets DMA_TO_DEVICE. Behind an IOMMU access
  * has the granularity of pages: the device reaches the rest of the first and of
- * the last page as well.
+ * the last page as well, also an untrusted device.
  *
  * hmm_range_dma_map() comes here too, with a mapping from hmm_range_map_init()
  * and the runs that it found.

@@ -674,13 +674,70 @@ static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
 	return hmm_merge_put_back(prep->map, base, block, i, nr);
 }
 
+/* The driver missed an invalidation: @run has not the VMA's pages any more. */
+static int hmm_merge_stale(struct hmm_prep *prep, unsigned long base, u64 run)
+{
+	unsigned long start = hmm_run_va(base, run);
+	unsigned long end = base + (hmm_run_end(run) << PAGE_SHIFT);
+
+	WARN_ON_ONCE(1);
+	hmm_unlink(prep->map, start, end, false);
+	prep->range->start = min(prep->range->start, start);
+	prep->range->end = max(prep->range->end, end);
+	return -EIO;
+}
+
+/* Is run @i read-only, inside of the range, and next to the one before? */
+static bool hmm_merge_at_once(const struct hmm_prep *prep, unsigned long base,
+			      const struct hmm_block *block, unsigned int i,
+			      unsigned int from)
+{
+	u64 run = block->run[i];
+
+	return !(run & HMM_RUN_WRITE) &&
+	       hmm_run_va(base, run) >= prep->first &&
+	       base + (hmm_run_end(run) << PAGE_SHIFT) <= prep->last &&
+	       (i == from ||
+		hmm_run_first(run) == hmm_run_end(block->run[i - 1]));
+}
+
+/*
+ * All of the range becomes writable. Take out the read-only units that lie in
+ * it, with one flush for those without a gap between them; they are linked as
+ * any other gap. What sticks out is left to hmm_merge_upgrade().
+ */
+static void hmm_merge_take_out(struct hmm_prep *prep, unsigned long va)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	struct hmm_single single;
+	struct hmm_block *block = hmm_block(prep->map, va, &single);
+	unsigned int i, n;
+
+	if (block == &single.block)
+		return;
+	i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
+	while (i < block->nr) {
+		for (n = i; n < block->nr; n++)
+			if (!hmm_merge_at_once(prep, base, block, n, i))
+				break;
+		if (n == i) {
+			i++;
+			continue;
+		}
+		hmm_unlink_span(prep->map, hmm_run_va(base, block->run[i]), base +
+				(hmm_run_end(block->run[n - 1]) << PAGE_SHIFT),
+				false);
+		hmm_block_splice(block, i, n - i, NULL, 0);
+	}
+}
+
 /* Add what is missing of @run to the block at @va. */
 static int hmm_merge_run(struct hmm_prep *prep, unsigned long va, u64 *found,
 			 u64 run)
 {
 	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 	unsigned long page = hmm_run_first(run), end = hmm_run_end(run), next;
-	long distance = hmm_run_pfn(run) - page;
+	unsigned long distance = hmm_run_pfn(run) - page;
 	struct hmm_single single;
 	struct hmm_block *block;
 	unsigned int i;
@@ -693,10 +750,8 @@ static int hmm_merge_run(struct hmm_prep *prep, unsigned long va, u64 *found,
 		have = i < block->nr ? block->run[i] : 0;
 		next = i < block->nr ? min(hmm_run_first(have), end) : end;
 		if (next <= page) {
-			/* A missed invalidation: it is not the VMA's page. */
-			if (WARN_ON_ONCE((long)(hmm_run_pfn(have) -
-						hmm_run_first(have)) != distance))
-				return -EIO;
+			if (hmm_run_pfn(have) - hmm_run_first(have) != distance)
+				return hmm_merge_stale(prep, base, have);
 			next = min(hmm_run_end(have), end);
 			if (have & HMM_RUN_WRITE || !(run & HMM_RUN_WRITE))
 				continue;
@@ -732,6 +787,8 @@ static int hmm_merge_block(struct hmm_prep *prep, unsigned long va, u64 *found)
 	/* Its memory can become that of the merged block. */
 	memcpy(prep->run, block->run, nr * sizeof(*prep->run));
 	prep->merged = true;
+	if (prep->range->flags & GUP_RANGE_WRITE)
+		hmm_merge_take_out(prep, va);
 	for (i = 0; i < nr && !ret; i++)
 		ret = hmm_merge_run(prep, va, found, prep->run[i]);
 	block = hmm_block(prep->map, va, &single);
@@ -1318,7 +1375,8 @@ static int hmm_range_dma_post(struct hmm_range *range,
  *
  * After a failure the lock is not held and what was mapped before still is, but
  * for pages that were to be upgraded: with the lock taken, gup_range_map_addr()
- * tells which of those between start and end of @range are left.
+ * tells which of those between start and end of @range are left. Memory to keep
+ * track of what is mapped can stay allocated until hmm_range_map_destroy().
  *
  * Context: process context, may sleep, without mmap_lock and without the lock.
  *

@@ -673,7 +673,8 @@ TEST_F(mirror, each_page_in_turn)
 /* Mapped for reading, then asked for writing: the rights grow, once. */
 TEST_F(mirror, read_then_write)
 {
-	uint64_t before, after;
+	struct gup_range_edu_query q = {};
+	uint64_t before, after, flushes;
 	size_t i;
 
 	ASSERT_EQ(0, edu_unmap(self->fd, self->h, self->len));
@@ -700,6 +701,15 @@ TEST_F(mirror, read_then_write)
 				     CHUNK, DMA_WRITE | NOFAULT));
 		EXPECT_EQ(mem_byte(2 * PAGE), self->p[2 * PAGE]);
 	}
+	/* All of them: a flush for each span, not one for each page. */
+	ASSERT_EQ(0, edu_query(self->fd, self->h, 0, &q));
+	flushes = q.flushes;
+	ASSERT_EQ(0, edu_fault(self->fd, self->h, 0, self->len, true));
+	ASSERT_EQ(0, edu_query(self->fd, self->h, 0, &q));
+	EXPECT_GE(flushes + 4, q.flushes);
+	ASSERT_EQ(0, edu_dma(self->fd, self->h, self->len - CHUNK, self->buf,
+			     CHUNK, DMA_WRITE | NOFAULT));
+	EXPECT_EQ(0, memcmp(self->p + self->len - CHUNK, self->buf, CHUNK));
 }
 
 /* ----------------------------------------------- mirrored, one kind of memory */
