@@ -28,6 +28,10 @@ NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
 # Small bounce buffers (16 MiB), so that they can be filled. Persistent memory and peer
 # memory, and a movable zone: on one boot each.
 BOOTS = {
+    # The longest first. KUnit of the IOMMU page tables: physical addresses that are not there, which the
+    # IOMMU page check cannot count.
+    "iommupt": dict(qemu=Q35, cmdline="kmemleak=off dma_debug=off iommu.debug_pagealloc=0",
+                    suites=["iommupt"]),
     "direct": dict(qemu=Q35 + EDU, cmdline="dma_debug=off", debug=dict(cmdline="swiotlb=8192")),
     "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=8192,force dma_debug=off kmemleak=off",
                     debug=dict(icount=True)),
@@ -43,10 +47,6 @@ BOOTS = {
                 debug=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
                    cmdline="dma_debug=off", debug=dict(icount=True)),
-    # KUnit of the IOMMU page tables: physical addresses that are not there, which the
-    # IOMMU page check cannot count.
-    "iommupt": dict(qemu=Q35, cmdline="kmemleak=off dma_debug=off iommu.debug_pagealloc=0",
-                    suites=["iommupt"]),
     # Not for the test suites: upstream's own selftests need no device.
     "upstream": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="intel_iommu=on"),
