@@ -19,7 +19,7 @@ MUTANTS = [
 		gup_range_uncharge(range);
 """, """	if (ret) {
 		gup_range_uncharge(range);
-""", "kunit", "gup_range", "pin_hole"),
+""", "kunit", "gup_range", "pin_hole", splat="WARNING"),
     Mutant("failed-link-stays", "1 a failed link leaves what it linked", "drivers/iommu/iommu.c",
            """	if (ret && mapped)
 		iommu_unmap(domain, iova, mapped);
@@ -29,11 +29,11 @@ MUTANTS = [
 int iommu_map(""", """	return ret;
 }
 
-int iommu_map(""", "gup_range", "fail_each_allocation", "fail_each", splat="WARNING"),
+int iommu_map(""", "gup_range", "fail_each_table", "fail_each_table", splat="WARNING"),
     Mutant("errno-invented", "1 a short pin has an errno of its own", RANGE,
            "		ret = gup_range_pin_batch(range, addr, left, vecs, &nr);\n",
            "		ret = gup_range_pin_batch(range, addr, left, vecs, &nr) ? -EINVAL : 0;\n",
-           "gup_range", "input", r"input\.pinned\.(hole|prot_none|guard_page)"),
+           "gup_range", "hole", r"input\.pinned\.hole"),
     Mutant("read-only-writes", "3 a read-only range is mapped for writing", "mm/gup_range.h",
            "	return range->flags & GUP_RANGE_WRITE ? DMA_BIDIRECTIONAL : DMA_TO_DEVICE;\n",
            "	return DMA_BIDIRECTIONAL;\n", "gup_range", "read_only_map", r"pinned.*read_only_map_stops_write"),
@@ -52,14 +52,14 @@ int iommu_map(""", "gup_range", "fail_each_allocation", "fail_each", splat="WARN
 		ret = gup_map_sync(map, 0, done);
 """, "", "gup_range", "cost_and_shape", r"pinned.*cost_and_shape"),
     Mutant("no-slack", "6 the IOVA is not congruent with the address", RANGE,
-           "	map->slack = start & (leaf - 1);\n", "	map->slack = 0;\n", "gup_range", "cost_and_shape",
-           "cost_and_shape"),
+           "	map->slack = start & (leaf - 1);\n", "	map->slack = 0;\n", "gup_range", "congruent",
+           "congruent_in_the_middle"),
     Mutant("pin-per-page", "6 a huge page takes a pin for each of its pages", GUP,
            "	return paddr == v->next && v->folio && page_folio(page) == v->folio;\n", "	return false;\n",
            "kunit", "vecs", "."),
     Mutant("pinned-not-dirty", "8 pages that the device wrote stay clean", RANGE,
            "	gup_range_release(range, range->flags & GUP_RANGE_WRITE);\n", "	gup_range_release(range, false);\n",
-           "gup_range", "pinned.dirty", r"pinned\.dirty"),
+           "gup_range", "dirty", r"pinned\.dirty"),
     Mutant("charge-stays", "9 an unpin gives back the pages and not the charge", RANGE,
            "		atomic64_sub(nr, &range->mm->pinned_vm);\n		break;\n", "		break;\n", "gup_range",
            "accounting_pinned_vm", r"accounting_pinned_vm"),
@@ -72,7 +72,7 @@ int iommu_map(""", "gup_range", "fail_each_allocation", "fail_each", splat="WARN
     Mutant("unpin-before-unmap", "2 pages are unpinned while the device reaches them", RANGE,
            "	nr = gup_range_nr_pages(range);\n	if (dma_use_iova(&map->state)) {\n		gup_map_unlink(",
            "	nr = gup_range_nr_pages(range);\n	if (range->auto_pin)\n		gup_range_unpin_pages(range, true);\n"
-           "	if (dma_use_iova(&map->state)) {\n		gup_map_unlink(", "gup_range", "pinned.", ".", splat="."),
+           "	if (dma_use_iova(&map->state)) {\n		gup_map_unlink(", "gup_range", "device_writes", ".", splat="."),
     Mutant("link-wrong-place", "6 linked runs are off by a page", RANGE,
            "	return dma_iova_link_vecs(map->dev, &map->state, map->slack + offset,\n",
            "	return dma_iova_link_vecs(map->dev, &map->state, map->slack + (offset ?: PAGE_SIZE),\n",
@@ -88,7 +88,7 @@ int iommu_map(""", "gup_range", "fail_each_allocation", "fail_each", splat="WARN
            "			continue;\n", "gup_range", "read_then_write", "read_then_write"),
     Mutant("invalidate-lost", "4 an invalidation leaves the pages mapped", HMM,
            "	hmm_unlink(map, *start, *end, true);\n	trace_hmm_range_invalidate", "	trace_hmm_range_invalidate",
-           "gup_range", "mirror.", r"mirror\."),
+           "gup_range", "munmap", r"mirror\..*munmap"),
     Mutant("invalidate-half", "4 an invalidation of a part of a unit leaves the unit", HMM,
            "	hmm_unit(map, va, start, &unused, &run);\n	va = *end - PAGE_SIZE;\n",
            "	va = *end - PAGE_SIZE;\n", "kunit", "hmm_range", "hmm_unmap", splat="."),

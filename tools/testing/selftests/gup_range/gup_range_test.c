@@ -1387,35 +1387,54 @@ TEST_F(pinned, sigkill_mid_map)
 	self->fd = open(EDU_DEV, O_RDWR);
 }
 
-/* Pages the device wrote are dirty for the file, those it read are not. */
+/* What the device could write is dirty when it is released, nothing else is. */
 TEST_F(pinned, dirty)
 {
-	unsigned int mode, i;
-	unsigned char back[CHUNK];
+	unsigned int mode;
+	int h;
 
 	for (mode = 0; mode < 2; mode++) {
-		int memfd = mem_memfd(4 * PAGE);
-		unsigned char *m = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE,
-					MAP_SHARED, memfd, 0);
-		int h;
+		unsigned int flags = mode ? MIRROR : PINNED;
+		unsigned char *p;
 
 		if (mode && bounces())
 			break;
-		memset(m, 1, 4 * PAGE);
-		h = edu_map(self->fd, m, 4 * PAGE,
-			    (mode ? MIRROR : PINNED) | WRITE);
+		p = mem_alloc(MEM_4K, 4 * PAGE);
+		ASSERT_NE(MAP_FAILED, p);
+		/* A fresh page: only its page table entry is dirty. */
+		ASSERT_EQ(0, mem_page_flags(p + PAGE) & MEM_DIRTY);
+		h = edu_map(self->fd, p, 4 * PAGE, flags);
 		ASSERT_GT(h, 0);
-		ASSERT_EQ(0, edu_dma(self->fd, h, 100, self->buf, CHUNK,
+		ASSERT_EQ(0, edu_unmap(self->fd, h, 4 * PAGE));
+		EXPECT_EQ(0, mem_page_flags(p + PAGE) & MEM_DIRTY);
+		h = edu_map(self->fd, p, 4 * PAGE, flags | WRITE);
+		ASSERT_GT(h, 0);
+		ASSERT_EQ(0, edu_dma(self->fd, h, PAGE, self->buf, CHUNK,
 				     DMA_WRITE));
 		ASSERT_EQ(0, edu_unmap(self->fd, h, 4 * PAGE));
-		munmap(m, 4 * PAGE);
-		ASSERT_EQ(CHUNK, pread(memfd, back, CHUNK, 100));
-		for (i = 0; i < CHUNK; i++)
-			if (back[i] != 0xee)
-				break;
-		EXPECT_EQ(CHUNK, i);
-		close(memfd);
+		EXPECT_EQ(MEM_DIRTY, mem_page_flags(p + PAGE) & MEM_DIRTY);
+		munmap(p, 4 * PAGE);
 	}
+}
+
+/* A huge page that does not begin the range is one IOMMU leaf all the same. */
+TEST_F(pinned, congruent_in_the_middle)
+{
+	size_t off = 16 * PAGE, len = 3 * HUGE - off;
+	struct gup_range_edu_query q = { .pgsz_bitmap = PAGE | HUGE };
+	unsigned char *p = mem_alloc(MEM_THP, 3 * HUGE);
+	int h;
+
+	if (!edu_protected(self->fd))
+		SKIP(return, UNPROTECTED);
+	ASSERT_NE(MAP_FAILED, p);
+	h = edu_map(self->fd, p + off, len, 0);
+	ASSERT_GT(h, 0);
+	ASSERT_EQ(0, edu_query(self->fd, h, 0, &q));
+	EXPECT_EQ(0, (q.addr ^ (uintptr_t)(p + off)) & (HUGE - 1));
+	EXPECT_EQ(HUGE, q.pgsz);
+	EXPECT_EQ(0, edu_unmap(self->fd, h, len));
+	munmap(p, 3 * HUGE);
 }
 
 static int by_value(const void *a, const void *b)
@@ -2297,6 +2316,43 @@ TEST_F(input, fail_each_allocation)
 	}
 	EXPECT_LT(2, failed);
 	EXPECT_GT(1000, n);
+}
+
+/*
+ * The same for memory that is there and takes several IOMMU page tables: what
+ * was linked before the failure must go.
+ */
+TEST_F_TIMEOUT(input, fail_each_table, 180)
+{
+	size_t len = 5UL << 20;
+	unsigned char *p = mem_alloc(MEM_4K, len);
+	int n, ret, failed = 0;
+	bool unused = false;
+
+	if (access("/proc/self/fail-nth", W_OK))
+		SKIP(return, "no /proc/self/fail-nth (CONFIG_FAULT_INJECTION)");
+	ASSERT_NE(MAP_FAILED, p);
+	fail_setup();
+	self->req.va = (uintptr_t)p;
+	self->req.len = len;
+	/* One by one at first: later it is an allocation for each run, if any. */
+	for (n = 1; !unused && n < 5000; n += 1 + n / 32) {
+		fail_nth(n);
+		ret = MAP_REQ();
+		unused = fail_nth(0);
+		if (ret) {
+			failed++;
+			EXPECT_TRUE(ret == -ENOMEM || ret == -EIO);
+		} else {
+			ASSERT_EQ(0, edu_unmap(self->fd, self->req.handle, len));
+			self->req.handle = 0;
+		}
+		ASSERT_EQ(0, file_number(STATS, "pins"));
+		ASSERT_EQ(0, file_number(STATS, "maps"));
+	}
+	EXPECT_LT(1, failed);
+	EXPECT_TRUE(unused);
+	munmap(p, len);
 }
 
 /* ------------------------------------------------------------------ progress */

@@ -262,6 +262,22 @@ static inline uint64_t mem_phys(const void *p)
 	return entry >> 63 ? (entry & ((1ULL << 55) - 1)) * PAGE : 0;
 }
 
+#define MEM_DIRTY	(1ULL << 4)	/* KPF_DIRTY: the page, not its entry */
+
+/* The kernel's flags of the page at @p; ~0 if they cannot be had. */
+static inline uint64_t mem_page_flags(const void *p)
+{
+	int fd = open("/proc/kpageflags", O_RDONLY);
+	uint64_t flags = ~0ULL;
+
+	if (fd < 0)
+		return flags;
+	if (pread(fd, &flags, sizeof(flags), mem_phys(p) / PAGE * 8) != 8)
+		flags = ~0ULL;
+	close(fd);
+	return flags;
+}
+
 /* An address of @align, with nothing mapped before and behind the @len bytes. */
 static inline void *mem_reserve(size_t len, size_t align)
 {
