@@ -21,13 +21,13 @@ MEMORY = ("4k-scattered", "4k-contig", "64k", "thp", "hugetlb-2m", "hugetlb-1g",
 RECORD = 16 * M                     # the size of the figures of record
 
 OURS = ("ours-pinned", "ours-mirrored")
+RDMA = ("rdma-umem", "rdma-odp")    # through ours
 PEERS = ("ib_umem", "xdp", "odp", "gpusvm")
 ENGINE_PATHS = ("iommufd", "vfio-type1")
 PARTS = ("pin_user_pages_fast", "hmm_range_fault")
 PARTS_IOMMU = ("iommu_map", "dma_iova_link")
 # One page of a registered range of 16 MiB: fault it in, take it away from all that is mapped.
-LATENCY = {"4k-scattered": ("ours-fault-4k", "ours-invalidate-4k"),
-           "thp": ("ours-fault-2m", "ours-invalidate-2m")}
+LATENCY = {"4k-scattered": ("fault-4k", "invalidate-4k"), "thp": ("fault-2m", "invalidate-2m")}
 # Peers and parts on the unpatched kernel have this behind their name.
 BASE = "@base"
 
@@ -45,15 +45,21 @@ def specs(backend):
     return out
 
 
+def latency(path, memory):
+    return [f"{path}-{p}" for p in LATENCY.get(memory, ())]
+
+
 def rows(backend, spec, base=False):
     """The paths that must come of one (memory, bytes) inside the kernel."""
     memory, size = spec
     paths = list(PEERS + PARTS) + (list(PARTS_IOMMU) if backend in IOMMU else [])
+    if size == RECORD:
+        paths += latency("odp", memory)
     if base:
         return [p + BASE for p in paths]
-    paths = list(OURS) + paths
+    paths = list(OURS + RDMA) + paths
     if size == RECORD:
-        paths += LATENCY.get(memory, ())
+        paths += latency("ours", memory) + latency("rdma", memory)
     if size == 4 * K:
         paths += ["ours-pinned-ioctl", "ours-mirrored-ioctl"]
     return paths

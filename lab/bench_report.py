@@ -115,7 +115,7 @@ def markdown(head, body):
 def matrix(ix, backend, columns):
     """Map / unmap of every path by `columns` of (memory, bytes)."""
     body = []
-    for path in plan.OURS + plan.PEERS + plan.ENGINE_PATHS + plan.PARTS + plan.PARTS_IOMMU:
+    for path in plan.OURS + plan.RDMA + plan.PEERS + plan.ENGINE_PATHS + plan.PARTS + plan.PARTS_IOMMU:
         got = [ix.get((path, backend, m, n)) for m, n in columns]
         if any(got):
             body.append([path] + [cell(r["map_insn_per_page"], r["unmap_insn_per_page"]) if r else "" for r in got])
@@ -151,7 +151,7 @@ def table_counts(ix):
     for backend in plan.SWEPT:
         for memory in ("4k-scattered", "thp"):
             body = []
-            for path in plan.OURS + plan.PEERS:
+            for path in plan.OURS + plan.RDMA + plan.PEERS:
                 r = ix[path, backend, memory, plan.RECORD]
                 body.append([path, dash(r["links"]), dash(r["syncs"]), dash(r["flushes"]),
                              number(r["dirty_insn_per_page"]), number(r["metadata_bytes_per_page"]),
@@ -164,14 +164,31 @@ def table_counts(ix):
 def table_latency(ix):
     body = []
     for backend in plan.BACKENDS:
-        row = [backend]
-        for memory in ("4k-scattered", "thp"):
-            fault, inv = (ix[p, backend, memory, plan.RECORD] for p in plan.LATENCY[memory])
-            whole = ix["ours-mirrored", backend, memory, plan.RECORD]
-            row += [str(fault["map_insn"]), str(inv["unmap_insn"]), str(whole["unmap_insn"])]
-        body.append(row)
-    return markdown(["backend", "fault 4 KiB", "invalidate 4 KiB", "invalidate 16 MiB of 4k-scattered",
+        for path, of in (("ours", "ours-mirrored"), ("rdma", "rdma-odp"), ("odp", "odp")):
+            row = [backend, of]
+            for memory in ("4k-scattered", "thp"):
+                fault, inv = (ix[p, backend, memory, plan.RECORD] for p in plan.latency(path, memory))
+                whole = ix[of, backend, memory, plan.RECORD]
+                row += [str(fault["map_insn"]), str(inv["unmap_insn"]), str(whole["unmap_insn"])]
+            body.append(row)
+    return markdown(["backend", "path", "fault 4 KiB", "invalidate 4 KiB", "invalidate 16 MiB of 4k-scattered",
                      "fault 2 MiB", "invalidate 2 MiB", "invalidate 16 MiB of thp"], body)
+
+
+def table_rdma(ix):
+    """What the conversion of the RDMA core changed: map / unmap before, after, how many times cheaper."""
+    out = []
+    for after, before in (("rdma-umem", "ib_umem"), ("rdma-odp", "odp")):
+        body = []
+        for backend in plan.BACKENDS:
+            for memory in plan.MEMORY:
+                a, b = (ix[p, backend, memory, plan.RECORD] for p in (after, before))
+                names = ("map_insn_per_page", "unmap_insn_per_page")
+                body.append([backend, memory, cell(*(b[n] for n in names)), cell(*(a[n] for n in names)),
+                             cell(*(b[n] / a[n] for n in names)), f"{dash(b['flushes'])} / {dash(a['flushes'])}"])
+        out.append(f"### {before} before, {after} after, {size_text(plan.RECORD)}\n\n" + markdown(
+            ["backend", "memory", "before", "after", "times", "flushes before / after"], body))
+    return out
 
 
 def table_ioctl(ix):
@@ -291,7 +308,7 @@ def table(res):
         "# gup_range: cost\n\nInstructions per 4 KiB page unless it says otherwise.\n",
         "## What must hold\n", *table_claims(ix), "## All paths\n", *table_matrix(ix), "## Sizes\n", *table_sizes(ix),
         "## Calls and memory\n", *table_counts(ix), "## Latency of mirrored pages, instructions in all\n",
-        table_latency(ix), "## 4 KiB through an ioctl, instructions in all\n", table_ioctl(ix)])
+        table_latency(ix), "## RDMA regions, before and after\n", *table_rdma(ix), "## 4 KiB through an ioctl, instructions in all\n", table_ioctl(ix)])
 
 
 # ------------------------------------------------------------------------ plots
@@ -363,7 +380,7 @@ NAMES = ("map_insn_per_page", "unmap_insn_per_page", "dirty_insn_per_page")
 
 def recorded(r):
     """Is this one of the figures that are kept?"""
-    if r["path"] in plan.OURS:
+    if r["path"] in plan.OURS + plan.RDMA:
         return True
     return r["path"] in plan.PEERS + plan.ENGINE_PATHS and r["bytes"] == plan.RECORD
 
@@ -398,7 +415,7 @@ def check(res, tree):
     """What is worse than on record, as lines; improvements pass."""
     ix, out = index(res), []
     for (path, memory, backend, size), figures in record(tree).items():
-        if path not in plan.OURS:
+        if path not in plan.OURS + plan.RDMA:
             continue            # the peers are there to compare with
         r = ix.get((path, backend, memory, size))
         for name, was in zip(NAMES, figures):
@@ -414,7 +431,7 @@ def check(res, tree):
 
 def write_record(res, tree):
     rows = [r for r in res if recorded(r)]
-    order = plan.OURS + plan.PEERS + plan.ENGINE_PATHS
+    order = plan.OURS + plan.RDMA + plan.PEERS + plan.ENGINE_PATHS
     rows.sort(key=lambda r: (list(plan.BACKENDS).index(r["backend"]), r["memory"], r["bytes"], order.index(r["path"])))
     body = [[r["path"], r["memory"], r["backend"], size_text(r["bytes"])] + [figure(r[n]) for n in NAMES]
             for r in rows]
