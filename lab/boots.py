@@ -47,6 +47,9 @@ BOOTS = {
                 debug=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
                    cmdline="dma_debug=off", debug=dict(icount=True)),
+    # Software RDMA devices, which have no DMA; the debug kernel may be without them.
+    "rdma": dict(qemu=Q35, cmdline="dma_debug=off kmemleak=off",
+                 suites=["rdma-clients", "rdma-pyverbs", "rdma-verbs"]),
     # Not for the test suites: upstream's own selftests need no device.
     "upstream": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="intel_iommu=on"),
