@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 include lab/tree.mk
 
-.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-mutants kernel bench bench-check check clean
+.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-rdma test-mutants kernel bench bench-check check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -25,7 +25,7 @@ run: kernel-tree ## boot one guest and show what the patches do
 shell: kernel-tree ## a prompt in the same guest (Ctrl-A X ends it)
 	@lab/test shell
 
-test: kernel-tree ## all tests: every boot, the lab itself, upstream's selftests
+test: kernel-tree ## all tests: every boot, the lab itself, upstream's selftests, RDMA
 	@lab/test all
 
 test-one: kernel-tree ## the suites on one boot: BOOT=intel-strict [T=part of a test's name]
@@ -36,6 +36,9 @@ test-lab: kernel-tree ## provoke faults: each must turn a run red
 
 test-upstream: kernel-tree ## upstream's selftests, unpatched against patched kernel
 	@lab/test upstream
+
+test-rdma: kernel-tree ## RDMA clients, unpatched against patched kernel
+	@lab/test rdma
 
 test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=name for one; slow)
 	@lab/mutants $(ONLY)
@@ -55,5 +58,5 @@ check: kernel-tree ## style, warnings, sparse, users, round trip (ONLY=name for 
 clean: ## remove what was built, keep build/linux and the fetched source
 	@if [ -d build/linux ]; then for w in base each bench-base mutants; do \
 		git -C build/linux worktree remove --force $(BUILD)/$$w/linux 2>/dev/null || true; done; fi
-	@rm -rf build/out build/base build/bench-base build/mutants build/each build/selftests build/logs build/bench build/*.cpio.gz build/*.new \
-		build/kvm-probe* build/upstream-base.json build/host.log
+	@rm -rf build/out build/base build/bench-base build/mutants build/each build/selftests build/rdma-root build/rdma.txt build/logs build/bench build/*.cpio.gz build/*.new \
+		build/kvm-probe* build/*-base.json build/host.log

@@ -47,7 +47,7 @@ BOOTS = {
                 debug=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
                    cmdline="dma_debug=off", debug=dict(icount=True)),
-    # Software RDMA devices, which have no DMA; the debug kernel may be without them.
+    # Software RDMA devices, which have no DMA, and programs of Debian's.
     "rdma": dict(qemu=Q35, cmdline="dma_debug=off kmemleak=off",
                  suites=["rdma-clients", "rdma-pyverbs", "rdma-verbs"]),
     # Not for the test suites: upstream's own selftests need no device.
@@ -55,7 +55,17 @@ BOOTS = {
                      cmdline="intel_iommu=on"),
 }
 
-TEST_BOOTS = [b for b in BOOTS if b != "upstream"]
+# What each guest kernel is made of: files of lab/config. "base" is the unpatched one, which
+# has the options of "run". "each" is never booted: what the patches touch is compiled in it.
+RDMA_DEBUG = []  # ["rdma"]: the debug kernel has RDMA, and the boot "rdma" is one of its tests
+FRAGMENTS = {
+    "debug": ["common", "debug", "gup_range", *RDMA_DEBUG],
+    "run": ["common", "run", "gup_range", "rdma"],
+    "base": ["common", "run", "rdma"],
+    "each": ["common", "debug", "gup_range", "rdma"],
+}
+
+TEST_BOOTS = [b for b in BOOTS if b not in ("upstream", "rdma") or b in RDMA_DEBUG]
 
 # loglevel=7 puts the banners of the detectors on the console, where they are
 # looked for. A suite is run by name from the guest's init.

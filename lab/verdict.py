@@ -180,6 +180,11 @@ def parse_report(text):
     return state, suites, complete
 
 
+def values(lines):
+    """{name: words} of the lines "value NAME WORDS": what two kernels are compared by."""
+    return {m[1]: m[2].strip() for m in (re.match(r"value (\S+)(.*)$", ln) for ln in lines) if m}
+
+
 def splats(console, allow):
     """Splats in the kernel's log, first one first, without the allowed ones."""
     found = []
@@ -239,7 +244,7 @@ def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=
              "pass": tap.count("pass"), "fail": tap.count("fail"), "skip": tap.count("skip"),
              "skips": [{"test": n, "reason": why} for n, k, why in tap.results if k == "skip"],
              "failed": [n for n, k, why in tap.results if k == "fail"],
-             "tests": by_name(tap.results),
+             "tests": by_name(tap.results), "values": values(s["lines"]),
              "seconds": s.get("seconds"), "rc": s.get("rc")}
         bad = [f"{s['suite']}: {p}" for p in tap.problems]
         bad += [f"{s['suite']}: not ok {n}" for n in r["failed"][:10]]

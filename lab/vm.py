@@ -137,7 +137,7 @@ class Run:
         r.update(seconds=seconds, logs=rel(self.logdir))
         with open(os.path.join(self.logdir, "verdict.json"), "w", encoding="utf-8") as f:
             for s in r["suites"]:
-                f.write(json.dumps({k: v for k, v in s.items() if k not in ("tests", "bad")}) + "\n")
+                f.write(json.dumps({k: v for k, v in s.items() if k not in ("tests", "values", "bad")}) + "\n")
             f.write(json.dumps({"verdict": "red" if r["red"] else "green",
                                 **{k: v for k, v in r.items() if k != "suites"}}) + "\n")
         self.result = r
