@@ -54,6 +54,10 @@ class Judge(unittest.TestCase):
         for name, text in verdict.BANNERS:
             self.red(f"detector missing: {name}", console=CONSOLE.replace(text, ""))
 
+    def test_values(self):
+        r = judge(GOOD.replace("ok 1 a\n", "value a.errno EFAULT 14\n# value b 1\nok 1 a\nvalue c\n"))
+        self.assertEqual((r["red"], r["suites"][0]["values"]), ([], {"a.errno": "EFAULT 14", "c": ""}))
+
     def test_splats(self):
         for s in ("WARNING: mm/gup.c:1 at f", "BUG: KASAN: use-after-free", "WARNING: possible circular locking",
                   "iommu: Detected page leak!", "INFO: task x:1 blocked for more than", "Oops: 0000",
