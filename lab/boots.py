@@ -49,7 +49,7 @@ BOOTS = {
                    cmdline="dma_debug=off", debug=dict(icount=True)),
     # Software RDMA devices, which have no DMA, and programs of Debian's.
     "rdma": dict(qemu=Q35, cmdline="dma_debug=off kmemleak=off",
-                 suites=["rdma-clients", "rdma-pyverbs", "rdma-verbs"]),
+                 suites=["rdma-clients", "rdma-values", "rdma-pyverbs", "rdma-verbs"]),
     # Not for the test suites: upstream's own selftests need no device.
     "upstream": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="intel_iommu=on"),
