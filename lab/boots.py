@@ -57,7 +57,7 @@ BOOTS = {
 
 # What each guest kernel is made of: files of lab/config. "base" is the unpatched one, which
 # has the options of "run". "each" is never booted: what the patches touch is compiled in it.
-RDMA_DEBUG = []  # ["rdma"]: the debug kernel has RDMA, and the boot "rdma" is one of its tests
+RDMA_DEBUG = ["rdma"]  # the debug kernel has RDMA, and the boot "rdma" is one of its tests
 FRAGMENTS = {
     "debug": ["common", "debug", "gup_range", *RDMA_DEBUG],
     "run": ["common", "run", "gup_range", "rdma"],
