@@ -563,7 +563,7 @@ EXPORT_SYMBOL_GPL(gup_range_unpin);
 int gup_map_init(struct gup_range_map *map, struct device *dev, size_t granule)
 {
 	memset(map, 0, sizeof(*map));
-	if (!dev || !dev->dma_mask || !is_power_of_2(granule))
+	if (!is_power_of_2(granule))
 		return -EINVAL;
 	map->dev = dev;
 	map->granule = granule;
@@ -586,6 +586,8 @@ int gup_map_init(struct gup_range_map *map, struct device *dev, size_t granule)
 int gup_range_map_init(struct gup_range_map *map, struct device *dev,
 		       size_t granule)
 {
+	if (!dev || !dev->dma_mask)
+		return -EINVAL;
 	return gup_map_init(map, dev, granule);
 }
 EXPORT_SYMBOL_GPL(gup_range_map_init);
@@ -895,7 +897,8 @@ static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
  *   or @map is for mirrored ranges, and @range is not from hmm_range_dma_map()
  * * -EBUSY - @map is in use
  * * -ERANGE - no IOMMU, and the addresses do not meet the granule
- * * -EOPNOTSUPP - the pages of the IOMMU are larger than those of the CPU
+ * * -EOPNOTSUPP - the pages of the IOMMU are larger than those of the CPU; or
+ *   %DMA_ATTR_REQUIRE_COHERENT, which the device is not
  * * -ENOMEM - no IOVA space, no memory for IOMMU page tables or for addresses
  * * -EIO - dma_map_phys() refused: out of reach, or no bounce buffer was free
  * * others - what the IOMMU driver said
@@ -916,6 +919,9 @@ int gup_range_dma_map(struct gup_range *range, struct gup_range_map *map)
 	if (map->granule > PAGE_SIZE &&
 	    map->granule > range->end - range->start)
 		return -EINVAL;
+	if (map->attrs & DMA_ATTR_REQUIRE_COHERENT &&
+	    !dev_is_dma_coherent(map->dev))
+		return -EOPNOTSUPP;
 
 	if (!range->runs.nr) {
 		ret = gup_range_pin(range);

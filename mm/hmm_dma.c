@@ -417,6 +417,8 @@ static int hmm_map_phys(struct gup_range_map *map, const struct phys_vec *vec,
 	int ret = 0;
 
 	map->stats.links += nr;
+	if (!map->dev)
+		return 0;
 	for (i = 0; i < calls; i++) {
 		dma_addr_t addr = dma_map_phys(map->dev, vec[i].paddr,
 					       vec[i].len, dir, map->attrs);
@@ -639,6 +641,38 @@ undo:
 }
 
 /*
+ * The same where nothing is linked: cut @run and make the part that is in the
+ * range writable. At no moment it is not mapped, so an invalidation finds it.
+ */
+static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found,
+			     u64 run, unsigned int i)
+{
+	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	unsigned long page = hmm_run_first(run), end = hmm_run_end(run);
+	unsigned long distance = hmm_run_pfn(run) - page, cut[2];
+	struct hmm_block *block;
+	unsigned int nr = 0, k;
+	u64 new[3];
+
+	block = hmm_merge_room(prep, va, found, 2);
+	if (!block)
+		return -ENOMEM;
+	cut[0] = prep->first > base ? (prep->first - base) >> PAGE_SHIFT : 0;
+	cut[1] = (min(prep->last, base + HMM_BLOCK_SIZE) - base) >> PAGE_SHIFT;
+	for (k = 0; page < end; k++) {
+		unsigned long next = k < 2 ? clamp(cut[k], page, end) : end;
+
+		if (next == page)
+			continue;
+		new[nr++] = hmm_run(page + distance, page, next - page,
+				    k == 1 ? HMM_RUN_WRITE : 0);
+		page = next;
+	}
+	hmm_block_splice(block, i, 1, new, nr);
+	return 0;
+}
+
+/*
  * @run, run @i of the block at @va, is read-only and has to become writable. Take
  * it out and put back, read-only, what lies outside of the range; the rest is
  * linked as any other gap. The range is widened for the driver's knowledge.
@@ -653,6 +687,8 @@ static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
 	unsigned int nr = 0;
 	u64 keep[2];
 
+	if (prep->map->linear)
+		return hmm_merge_promote(prep, va, found, run, i);
 	/* It becomes more than one only if it sticks out at both ends. */
 	block = hmm_merge_room(prep, va, found,
 			       start < prep->first && end > prep->last);
@@ -702,9 +738,10 @@ static bool hmm_merge_at_once(const struct hmm_prep *prep, unsigned long base,
 }
 
 /*
- * All of the range becomes writable. Take out the read-only units that lie in
- * it, with one flush for those without a gap between them; they are linked as
- * any other gap. What sticks out is left to hmm_merge_upgrade().
+ * All of the block's part of the range becomes writable. Take out the read-only
+ * units that lie in it, with one flush for those without a gap between them;
+ * they are linked as any other gap. What sticks out is left to
+ * hmm_merge_upgrade().
  */
 static void hmm_merge_take_out(struct hmm_prep *prep, unsigned long va)
 {
@@ -713,7 +750,7 @@ static void hmm_merge_take_out(struct hmm_prep *prep, unsigned long va)
 	struct hmm_block *block = hmm_block(prep->map, va, &single);
 	unsigned int i, n;
 
-	if (block == &single.block)
+	if (block == &single.block || prep->map->linear)
 		return;
 	i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
 	while (i < block->nr) {
@@ -775,20 +812,27 @@ static int hmm_merge_run(struct hmm_prep *prep, unsigned long va, u64 *found,
 	return 0;
 }
 
-/* The block at @va has runs already. */
-static int hmm_merge_block(struct hmm_prep *prep, unsigned long va, u64 *found)
+/* The block at @va has runs already, or it is @found itself, which has gaps. */
+static int hmm_merge_block(struct hmm_prep *prep, unsigned long va, u64 *found,
+			   bool gaps)
 {
 	struct hmm_single single;
 	struct hmm_block *block = hmm_entry_block(hmm_found_entry(*found),
 						  &single);
+	unsigned long end = ALIGN_DOWN(va, HMM_BLOCK_SIZE) + HMM_BLOCK_SIZE;
+	unsigned long pages = (min(end, prep->last) - va) >> PAGE_SHIFT;
 	unsigned int i, nr = block->nr;
 	int ret = 0;
 
 	/* Its memory can become that of the merged block. */
 	memcpy(prep->run, block->run, nr * sizeof(*prep->run));
 	prep->merged = true;
-	if (prep->range->flags & GUP_RANGE_WRITE)
+	if (gaps) {
+		hmm_block_splice(block, 0, nr, NULL, 0);
+		*found = (u64)(unsigned long)XA_ZERO_ENTRY;
+	} else if (prep->range->flags & GUP_RANGE_WRITE && pages == block->pages) {
 		hmm_merge_take_out(prep, va);
+	}
 	for (i = 0; i < nr && !ret; i++)
 		ret = hmm_merge_run(prep, va, found, prep->run[i]);
 	block = hmm_block(prep->map, va, &single);
@@ -813,23 +857,32 @@ static int hmm_map_block(struct hmm_prep *prep, unsigned long va, u64 *found)
 	void *entry = hmm_found_entry(*found), *old;
 	struct hmm_single single;
 	struct hmm_block *block = hmm_entry_block(entry, &single);
+	bool empty, gaps;
 	int ret;
 
 	if (fatal_signal_pending(current))
 		return -EINTR;
+	/* Nothing was there, which only happens without faults, as do gaps. */
+	if (xa_is_zero(entry))
+		return 0;
+	gaps = hmm_run_end(block->run[block->nr - 1]) -
+	       hmm_run_first(block->run[0]) != block->pages;
 	/* Not half of a block: what is not in map->blocks cannot be undone. */
-	ret = hmm_batch_begin(prep, va, block->nr);
+	ret = hmm_batch_begin(prep, hmm_run_va(ALIGN_DOWN(va, HMM_BLOCK_SIZE),
+					       block->run[0]), block->nr);
 	if (ret)
 		return ret;
 	xas_lock(&xas);
 	old = xas_load(&xas);
-	if (hmm_entry_is_empty(old))
+	empty = hmm_entry_is_empty(old);
+	if (empty)
 		hmm_slot_store(&xas, entry);
 	xas_unlock(&xas);
-	if (!hmm_entry_is_empty(old))
-		return hmm_merge_block(prep, va, found);
+	if (empty)
+		hmm_entry_free(old);
+	if (!empty || gaps)
+		return hmm_merge_block(prep, va, found, empty);
 	hmm_batch_add(prep, block->run, block->nr);
-	hmm_entry_free(old);
 	*found = 0;
 	return 0;
 }
@@ -862,8 +915,11 @@ static void hmm_keep_block(struct gup_range_map *map, unsigned long va,
 	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 	struct hmm_single single;
 	struct hmm_block *block = hmm_block(map, va, &single);
-	unsigned int i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
+	unsigned int i;
 
+	if (!block)
+		return;
+	i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
 	for (; i < block->nr && hmm_run_va(base, block->run[i]) < end; i++)
 		block->run[i] &= ~HMM_RUN_NEW;
 	if (IS_ENABLED(CONFIG_64BIT) && block->nr == 1 &&
@@ -964,10 +1020,26 @@ int hmm_map_addr(struct gup_range_map *map, unsigned long va,
 	return 0;
 }
 
+static int hmm_map_init_dev(struct gup_range_map *map, unsigned long start,
+			    unsigned long end)
+{
+	struct device *dev = map->dev;
+
+	if (!dev->dma_mask)
+		return -EINVAL;
+	if (!dev_is_dma_coherent(dev) || is_swiotlb_force_bounce(dev) ||
+	    dma_addressing_limited(dev) || get_dma_ops(dev))
+		return -EOPNOTSUPP;
+
+	map->attrs = DMA_ATTR_REQUIRE_COHERENT;
+	return gup_map_alloc_iova(map, start, end - start);
+}
+
 /**
  * hmm_range_map_init - prepare a mapping of mirrored ranges for a device
  * @map: the mapping, zeroed before @notifier was inserted
- * @dev: the device that does the DMA; it outlives @map
+ * @dev: the device that does the DMA; it outlives @map. NULL for a device in
+ *	software, which copies with the CPU: its addresses are physical ones
  * @granule: bytes; the page size of the device, a power of two. More than
  *	PAGE_SIZE needs a DMA IOMMU and a notifier aligned to it
  * @notifier: inserted by the driver; what @map can map is the pages that it
@@ -983,7 +1055,7 @@ int hmm_map_addr(struct gup_range_map *map, unsigned long va,
  * is removed. After a failure nothing is held and @map is untouched.
  *
  * Return: 0 or
- * * -EINVAL - no device or DMA mask, or bad granule
+ * * -EINVAL - no DMA mask, or bad granule
  * * -EOVERFLOW - the notifier covers half of the address space, or its last
  *   page
  * * -EOPNOTSUPP - the device cannot mirror: it is not coherent, does not reach
@@ -1007,17 +1079,14 @@ int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 		return -EOVERFLOW;
 	if (!IS_ALIGNED(start | end, granule) && granule > PAGE_SIZE)
 		return -EINVAL;
-	if (!dev_is_dma_coherent(dev) || is_swiotlb_force_bounce(dev) ||
-	    dma_addressing_limited(dev) || get_dma_ops(dev))
-		return -EOPNOTSUPP;
-
-	new.attrs = DMA_ATTR_REQUIRE_COHERENT;
-	ret = gup_map_alloc_iova(&new, start, end - start);
-	if (ret)
-		return ret;
+	if (dev) {
+		ret = hmm_map_init_dev(&new, start, end);
+		if (ret)
+			return ret;
+	}
 	if (!dma_use_iova(&new.state) && granule > PAGE_SIZE)
 		return -EOPNOTSUPP;
-	new.linear = gup_dev_linear(dev);
+	new.linear = !dev || gup_dev_linear(dev);
 	new.start = start;
 	new.end = end;
 	new.notifier = notifier;
@@ -1130,7 +1199,7 @@ static void *hmm_slot_load(struct gup_range_map *map, unsigned long va)
 
 /* The first @nr of prep->run are all that was found in the block at @va. */
 static int hmm_found_add(struct hmm_prep *prep, unsigned long va,
-			 unsigned int nr)
+			 unsigned int nr, unsigned int pages)
 {
 	struct gup_range_map *map = prep->map;
 	unsigned long idx = hmm_block_index(map, va);
@@ -1140,6 +1209,10 @@ static int hmm_found_add(struct hmm_prep *prep, unsigned long va,
 	void *entry = hmm_slot_load(map, va);
 	int ret;
 
+	if (!nr) {
+		entry = XA_ZERO_ENTRY;
+		goto push;
+	}
 	if (!entry) {
 		ret = xa_reserve(&map->blocks, idx, GFP_KERNEL_ACCOUNT);
 		if (ret)
@@ -1155,10 +1228,11 @@ static int hmm_found_add(struct hmm_prep *prep, unsigned long va,
 			return -ENOMEM;
 		memcpy(block->run, run, nr * sizeof(*run));
 		block->nr = nr;
-		block->pages = hmm_run_end(run[nr - 1]) - hmm_run_first(run[0]);
+		block->pages = pages;
 		block->write = run[0] & HMM_RUN_WRITE;
 		entry = block;
 	}
+push:
 	ret = gup_seq_push(&prep->found, (u64)(unsigned long)entry,
 			   hmm_block_index(map, prep->last - 1) - idx + 1);
 	if (ret)
@@ -1173,7 +1247,8 @@ static int hmm_found_runs(struct hmm_prep *prep, unsigned long va,
 {
 	u64 flags = prep->range->flags & GUP_RANGE_WRITE ? HMM_RUN_WRITE : 0;
 	const struct phys_vec *vec = prep->runs.vec;
-	unsigned long pfn = 0, left = 0, page, last, pages, next;
+	unsigned long pfn = 0, left = 0, page, last, pages, total, next;
+	bool hole = false;
 	unsigned int nr;
 	int ret;
 
@@ -1183,18 +1258,23 @@ static int hmm_found_runs(struct hmm_prep *prep, unsigned long va,
 		next = min(ALIGN_DOWN(va, HMM_BLOCK_SIZE) + HMM_BLOCK_SIZE, end);
 		page = (va >> PAGE_SHIFT) % HMM_BLOCK_PAGES;
 		last = page + ((next - va) >> PAGE_SHIFT);
+		total = 0;
 		for (nr = 0; page < last; page += pages) {
 			if (!left) {
+				hole = vec->paddr == HMM_RUNS_HOLE;
 				pfn = PHYS_PFN(vec->paddr);
 				left = vec->len >> PAGE_SHIFT;
 				vec++;
 			}
 			pages = min(left, last - page);
+			left -= pages;
+			if (unlikely(hole))
+				continue;
 			run[nr++] = hmm_run(pfn, page, pages, flags);
 			pfn += pages;
-			left -= pages;
+			total += pages;
 		}
-		ret = hmm_found_add(prep, va, nr);
+		ret = hmm_found_add(prep, va, nr, total);
 		if (ret)
 			return ret;
 	}
@@ -1247,8 +1327,11 @@ static int hmm_range_pass(struct hmm_range *range, struct hmm_prep *prep,
 	if (!mmget_not_zero(mm))
 		return -ESRCH;
 	ret = hmm_range_collect(range, prep, timeout);
-	/* Not under the lock: the last one invalidates everything. */
-	mmput(mm);
+	/*
+	 * Not under the lock: the last one invalidates everything. And not here:
+	 * it can close the files of the device, and wait for its page faults.
+	 */
+	mmput_async(mm);
 	if (ret)
 		return ret;
 
@@ -1314,7 +1397,6 @@ static int hmm_range_dma_prep(struct hmm_range *range,
 	int ret;
 
 	if (!map->notifier || range->notifier != map->notifier ||
-	    !(range->default_flags & HMM_PFN_REQ_FAULT) ||
 	    range->start >= range->end ||
 	    range->start < map->start || range->end > map->end)
 		return -EINVAL;
@@ -1353,7 +1435,7 @@ static int hmm_range_dma_post(struct hmm_range *range,
 
 /**
  * hmm_range_dma_map - fault a user range and map it for DMA
- * @range: notifier (that of @map), start, end, default_flags with
+ * @range: notifier (that of @map), start, end, default_flags: normally with
  *	%HMM_PFN_REQ_FAULT and, if the device writes, %HMM_PFN_REQ_WRITE
  * @map: from hmm_range_map_init()
  *
@@ -1367,11 +1449,15 @@ static int hmm_range_dma_post(struct hmm_range *range,
  * gup_range_map_addr()) to its device before an invalidation can run; then the
  * driver drops the lock.
  *
- * Without %HMM_PFN_REQ_WRITE pages are mapped DMA_TO_DEVICE. A page that was
- * mapped so and is now asked for writing is linked anew, with what was linked
- * together with it; a DMA to it at that moment can fail. Start and end of
+ * Without %HMM_PFN_REQ_WRITE pages are mapped DMA_TO_DEVICE. Where something has
+ * to be done for that, a page that was mapped so and is now asked for writing is
+ * linked anew, with what was linked together with it; a DMA to it at that moment
+ * can fail. Start and end of
  * @range come back as what was touched: rounded to pages or to the granule, and
  * widened by such upgrades.
+ *
+ * Without %HMM_PFN_REQ_FAULT only what is there is mapped, and with
+ * %HMM_PFN_REQ_WRITE alone only what is there and writable.
  *
  * After a failure the lock is not held and what was mapped before still is, but
  * for pages that were to be upgraded: with the lock taken, gup_range_map_addr()
@@ -1381,8 +1467,7 @@ static int hmm_range_dma_post(struct hmm_range *range,
  * Context: process context, may sleep, without mmap_lock and without the lock.
  *
  * Return: 0 or
- * * -EINVAL - not inside of the notifier's range, empty, another notifier, or
- *   no %HMM_PFN_REQ_FAULT
+ * * -EINVAL - not inside of the notifier's range, empty, or another notifier
  * * -EPERM, -EFAULT, -EHWPOISON - as hmm_range_fault(): no right to write, no
  *   memory there, or memory that has no pages
  * * -EREMOTEIO - memory of a device: P2PDMA, or device private memory of the
@@ -1413,6 +1498,60 @@ int hmm_range_dma_map(struct hmm_range *range, struct gup_range_map *map)
 	return hmm_range_dma_post(range, map, ret);
 }
 EXPORT_SYMBOL_GPL(hmm_range_dma_map);
+
+/**
+ * hmm_range_map_next - step a cursor to the next part that is mapped
+ * @map: from hmm_range_map_init()
+ * @seg: the cursor
+ * @end: user address to stop at
+ *
+ * See hmm_range_for_each_seg().
+ *
+ * Context: with the lock held that was given at init.
+ * Return: true when @seg was filled, false after the last one.
+ */
+bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg,
+			unsigned long end)
+{
+	unsigned long va = max(seg->va + seg->len, map->start), first, last;
+	struct hmm_single single;
+	struct hmm_block *block;
+	unsigned int i;
+	u64 run;
+
+	lockdep_assert_held(map->lock);
+	end = min(end, map->end);
+	for (seg->len = 0; va < end; va = first + HMM_BLOCK_SIZE) {
+		block = hmm_next_block(map, &va, end, &single);
+		if (!block)
+			break;
+		first = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+		i = hmm_block_find(block, (va - first) >> PAGE_SHIFT);
+		if (i == block->nr)
+			continue;
+		run = block->run[i];
+		if (hmm_run_va(first, run) >= end)
+			break;
+		seg->va = hmm_run_va(first, run);
+		seg->write = run & HMM_RUN_WRITE;
+		seg->addr = dma_use_iova(&map->state) ?
+			    map->state.addr + map->slack + (seg->va - map->start) :
+			    PFN_PHYS(hmm_run_pfn(run)) + map->dma_offset;
+		for (;;) {
+			last = hmm_run_end(run);
+			if (++i == block->nr || !dma_use_iova(&map->state) ||
+			    hmm_run_first(block->run[i]) != last ||
+			    hmm_run_va(first, block->run[i]) >= end ||
+			    (block->run[i] ^ run) & HMM_RUN_WRITE)
+				break;
+			run = block->run[i];
+		}
+		seg->len = first + (last << PAGE_SHIFT) - seg->va;
+		return true;
+	}
+	return false;
+}
+EXPORT_SYMBOL_GPL(hmm_range_map_next);
 
 /**
  * hmm_range_dma_unmap - take pages away from the device

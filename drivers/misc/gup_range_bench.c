@@ -214,12 +214,13 @@ static const struct mmu_interval_notifier_ops bench_notifier_ops = {
 };
 
 /* On success the lock is held. */
-static int bench_hmm_fault(struct bench *b, unsigned long *pfns)
+static int bench_hmm_fault(struct bench *b, unsigned long start,
+			   unsigned long nr, unsigned long *pfns)
 {
 	struct hmm_range range = {
 		.notifier = &b->notifier,
-		.start = b->start,
-		.end = b->start + (b->nr << PAGE_SHIFT),
+		.start = start,
+		.end = start + (nr << PAGE_SHIFT),
 		.hmm_pfns = pfns,
 		.default_flags = HMM_PFN_REQ_FAULT |
 				 (b->write ? HMM_PFN_REQ_WRITE : 0),
@@ -238,67 +239,167 @@ static int bench_hmm_fault(struct bench *b, unsigned long *pfns)
 	}
 }
 
+/*
+ * On-demand paging as RDMA did it up to 7.3, in functions that are gone now:
+ * hmm_dma_map_alloc(), hmm_dma_map_pfn(), hmm_dma_unmap_pfn(). One entry per page
+ * is kept, with flags, and one address where an unmap needs it.
+ */
+#define ODP_MAPPED	BIT(BITS_PER_LONG - 4)
+#define ODP_ATTRS	DMA_ATTR_REQUIRE_COHERENT
+
 /* ib_init_umem_odp() */
 static int odp_setup(struct bench *b)
 {
-	return hmm_dma_map_alloc(b->dev, &b->hmm, b->nr, PAGE_SIZE);
+	b->pfns = kvzalloc_objs(*b->pfns, b->nr);
+	if (!b->pfns)
+		return -ENOMEM;
+	if (dma_iova_try_alloc(b->dev, &b->state, 0, b->nr << PAGE_SHIFT) ||
+	    !dma_need_unmap(b->dev))
+		return 0;
+	b->dma = kvzalloc_objs(*b->dma, b->nr);
+	if (b->dma)
+		return 0;
+	kvfree(b->pfns);
+	return -ENOMEM;
 }
 
 static void odp_teardown(struct bench *b)
 {
-	hmm_dma_map_free(b->dev, &b->hmm);
+	if (dma_use_iova(&b->state))
+		dma_iova_free(b->dev, &b->state);
+	kvfree(b->dma);
+	kvfree(b->pfns);
+}
+
+static void odp_unmap_page(struct bench *b, unsigned long i)
+{
+	if (dma_use_iova(&b->state))
+		dma_iova_unlink(b->dev, &b->state, i << PAGE_SHIFT, PAGE_SIZE,
+				DMA_BIDIRECTIONAL, ODP_ATTRS);
+	else if (dma_need_unmap(b->dev))
+		dma_unmap_phys(b->dev, b->dma[i], PAGE_SIZE, DMA_BIDIRECTIONAL,
+			       ODP_ATTRS);
 }
 
 /* ib_umem_odp_unmap_dma_pages() */
-static void odp_unmap_locked(struct bench *b)
+static void odp_unmap_locked(struct bench *b, unsigned long first,
+			     unsigned long nr)
 {
+	const unsigned long mapped = HMM_PFN_VALID | ODP_MAPPED;
 	unsigned long i;
 
 	b->flushes = 0;
-	for (i = 0; i < b->nr; i++) {
-		unsigned long pfn = b->hmm.pfn_list[i];
+	for (i = first; i < first + nr; i++) {
+		unsigned long pfn = b->pfns[i];
 
-		if (hmm_dma_unmap_pfn(b->dev, &b->hmm, i)) {
+		if ((pfn & mapped) == mapped) {
+			odp_unmap_page(b, i);
 			if (b->write && pfn & HMM_PFN_WRITE)
 				set_page_dirty(compound_head(hmm_pfn_to_page(pfn)));
 			b->flushes++;
 		}
-		b->hmm.pfn_list[i] &= ~HMM_PFN_FLAGS;
+		b->pfns[i] &= ~HMM_PFN_FLAGS;
 	}
 }
 
+static dma_addr_t odp_map_page(struct bench *b, unsigned long i,
+			       struct pci_p2pdma_map_state *p2pdma)
+{
+	phys_addr_t phys = hmm_pfn_to_phys(b->pfns[i]);
+	size_t off = i << PAGE_SHIFT;
+	dma_addr_t addr;
+
+	if (pci_p2pdma_state(p2pdma, b->dev, hmm_pfn_to_page(b->pfns[i])) !=
+	    PCI_P2PDMA_MAP_NONE)
+		return DMA_MAPPING_ERROR;
+	if (!dma_use_iova(&b->state)) {
+		addr = dma_map_phys(b->dev, phys, PAGE_SIZE, DMA_BIDIRECTIONAL,
+				    ODP_ATTRS);
+		if (dma_mapping_error(b->dev, addr))
+			return DMA_MAPPING_ERROR;
+		if (dma_need_unmap(b->dev))
+			b->dma[i] = addr;
+	} else {
+		if (dma_iova_link(b->dev, &b->state, phys, off, PAGE_SIZE,
+				  DMA_BIDIRECTIONAL, ODP_ATTRS))
+			return DMA_MAPPING_ERROR;
+		if (dma_iova_sync(b->dev, &b->state, off, PAGE_SIZE)) {
+			dma_iova_unlink(b->dev, &b->state, off, PAGE_SIZE,
+					DMA_BIDIRECTIONAL, ODP_ATTRS);
+			return DMA_MAPPING_ERROR;
+		}
+		addr = b->state.addr + off;
+	}
+	b->pfns[i] |= ODP_MAPPED;
+	return addr;
+}
+
 /* ib_umem_odp_map_dma_and_lock(), and the loop of populate_mtt() in mlx5 */
-static int odp_map(struct bench *b)
+static int odp_map_span(struct bench *b, unsigned long first, unsigned long nr)
 {
 	struct pci_p2pdma_map_state p2pdma = {};
 	unsigned long i;
 	int ret;
 
-	ret = bench_hmm_fault(b, b->hmm.pfn_list);
+	ret = bench_hmm_fault(b, b->start + (first << PAGE_SHIFT), nr,
+			      b->pfns + first);
 	if (ret)
 		return ret;
-	for (i = 0; i < b->nr; i++) {
-		dma_addr_t addr = hmm_dma_map_pfn(b->dev, &b->hmm, i, &p2pdma);
-
-		if (dma_mapping_error(b->dev, addr)) {
-			odp_unmap_locked(b);
+	for (i = first; i < first + nr; i++) {
+		if (odp_map_page(b, i, &p2pdma) == DMA_MAPPING_ERROR) {
+			odp_unmap_locked(b, first, nr);
 			ret = -EIO;
 			break;
 		}
 	}
 	mutex_unlock(&b->lock);
-	b->links = b->nr;
-	b->syncs = use_dma_iommu(b->dev) ? b->nr : 0;
+	b->links = nr;
+	b->syncs = use_dma_iommu(b->dev) ? nr : 0;
 	return ret;
+}
+
+static void odp_unmap_span(struct bench *b, unsigned long first,
+			   unsigned long nr)
+{
+	mutex_lock(&b->lock);
+	odp_unmap_locked(b, first, nr);
+	mutex_unlock(&b->lock);
+	if (!use_dma_iommu(b->dev))
+		b->flushes = 0;
+}
+
+static int odp_map(struct bench *b)
+{
+	return odp_map_span(b, 0, b->nr);
 }
 
 static void odp_unmap(struct bench *b)
 {
-	mutex_lock(&b->lock);
-	odp_unmap_locked(b);
-	mutex_unlock(&b->lock);
-	if (!use_dma_iommu(b->dev))
-		b->flushes = 0;
+	odp_unmap_span(b, 0, b->nr);
+}
+
+static unsigned long odp_part(const struct bench *b)
+{
+	return (b->part - b->start) >> PAGE_SHIFT;
+}
+
+static int odp_map_part(struct bench *b)
+{
+	return odp_map_span(b, odp_part(b), b->part_nr);
+}
+
+static void odp_unmap_part(struct bench *b)
+{
+	odp_unmap_span(b, odp_part(b), b->part_nr);
+}
+
+/* The rest, which was not to be timed. */
+static void odp_after_part(struct bench *b)
+{
+	u64 flushes = b->flushes;
+
+	odp_unmap(b);
+	b->flushes = flushes;
 }
 
 /* ------------------------------------------------------------------- gpusvm */
@@ -389,7 +490,7 @@ static int gpusvm_map(struct bench *b)
 	pfns = kvmalloc_array(b->nr, sizeof(*pfns), GFP_KERNEL);
 	if (!pfns)
 		return -ENOMEM;
-	ret = bench_hmm_fault(b, pfns);
+	ret = bench_hmm_fault(b, b->start, b->nr, pfns);
 	if (ret)
 		goto free;
 	dma_iova_try_alloc(b->dev, &b->state, 0, b->nr << PAGE_SHIFT);
@@ -474,7 +575,7 @@ static void hmm_teardown(struct bench *b)
 
 static int hmm_map(struct bench *b)
 {
-	int ret = bench_hmm_fault(b, b->pfns);
+	int ret = bench_hmm_fault(b, b->start, b->nr, b->pfns);
 
 	if (!ret)
 		mutex_unlock(&b->lock);
@@ -580,6 +681,21 @@ static const struct bench_path bench_peers[GUP_RANGE_BENCH_PATHS] = {
 		.teardown	= odp_teardown,
 		.map		= odp_map,
 		.unmap		= odp_unmap,
+		.mirrored	= true,
+	},
+	[GUP_RANGE_BENCH_ODP_FAULT] = {
+		.setup		= odp_setup,
+		.teardown	= odp_teardown,
+		.map		= odp_map_part,
+		.unmap		= odp_unmap_part,
+		.mirrored	= true,
+	},
+	[GUP_RANGE_BENCH_ODP_INVALIDATE] = {
+		.setup		= odp_setup,
+		.teardown	= odp_teardown,
+		.map		= odp_map,
+		.unmap		= odp_unmap_part,
+		.after		= odp_after_part,
 		.mirrored	= true,
 	},
 	[GUP_RANGE_BENCH_GPUSVM] = {
@@ -915,6 +1031,8 @@ static int bench_path(struct device *dev, struct gup_range_bench *req)
 	path = &bench_peers[req->path];
 	if (!path->map)
 		path = &gup_range_bench_ours[req->path];
+	if (!path->map && IS_ENABLED(CONFIG_GUP_RANGE_BENCH_RDMA))
+		path = &gup_range_bench_rdma[req->path];
 	if (!path->map)
 		return -EOPNOTSUPP;
 

@@ -3,7 +3,6 @@
 #define _GUP_RANGE_BENCH_H
 
 #include <linux/dma-mapping.h>
-#include <linux/hmm-dma.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/scatterlist.h>
@@ -29,8 +28,7 @@ struct bench_path;
  * @pages: one per page
  * @dma: addresses, one per page
  * @pool: a copy of @dma, as AF_XDP has it
- * @hmm: of ODP
- * @pfns: of hmm_range_fault(), one per page
+ * @pfns: of hmm_range_fault() or ODP, one per page
  * @state: IOVA
  * @sgt: of ib_umem
  * @ours: of the paths in gup_range_bench_ours.c, zeroed
@@ -52,7 +50,6 @@ struct bench {
 	struct page		**pages;
 	dma_addr_t		*dma;
 	dma_addr_t		*pool;
-	struct hmm_dma_map	hmm;
 	unsigned long		*pfns;
 	struct dma_iova_state	state;
 	struct sg_append_table	sgt;
@@ -89,5 +86,6 @@ struct bench_path {
 
 /* By enum gup_range_bench_path; those without @map do not exist. */
 extern const struct bench_path gup_range_bench_ours[GUP_RANGE_BENCH_PATHS];
+extern const struct bench_path gup_range_bench_rdma[GUP_RANGE_BENCH_PATHS];
 
 #endif /* _GUP_RANGE_BENCH_H */

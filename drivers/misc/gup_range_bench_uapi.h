@@ -12,10 +12,17 @@ enum gup_range_bench_path {
 	GUP_RANGE_BENCH_MIRRORED,	/* hmm_range_dma_map() */
 	GUP_RANGE_BENCH_FAULT,	/* the same, @part bytes at @offset */
 	GUP_RANGE_BENCH_INVALIDATE,	/* maps all, times the unmap of @part */
-	/* what drivers do today */
+	/* the RDMA core, which goes through the first two */
+	GUP_RANGE_BENCH_RDMA_UMEM,
+	GUP_RANGE_BENCH_RDMA_ODP,
+	GUP_RANGE_BENCH_RDMA_FAULT,	/* @part */
+	GUP_RANGE_BENCH_RDMA_INVALIDATE,	/* maps all, times @part */
+	/* what drivers do without */
 	GUP_RANGE_BENCH_IB_UMEM,
 	GUP_RANGE_BENCH_XDP,
 	GUP_RANGE_BENCH_ODP,
+	GUP_RANGE_BENCH_ODP_FAULT,	/* @part */
+	GUP_RANGE_BENCH_ODP_INVALIDATE,	/* maps all, times @part */
 	GUP_RANGE_BENCH_GPUSVM,
 	/* what these are made of */
 	GUP_RANGE_BENCH_PIN,	/* pin_user_pages_fast(), 512 pages */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Test driver for gup_range: QEMU's "edu" device (docs/specs/edu in QEMU) copies
- * between its own buffer and the DMA address of user memory, pinned or mirrored.
+ * between its own buffer and the DMA address of user memory, pinned or mirrored,
+ * by this driver or by RDMA (gup_range_edu_rdma.c).
  * See gup_range_edu_uapi.h for the interface, tools/testing/selftests/gup_range
  * for its user.
  *
@@ -10,21 +11,16 @@
 #include <linux/cleanup.h>
 #include <linux/delay.h>
 #include <linux/dma-mapping.h>
-#include <linux/gup_range.h>
 #include <linux/hmm.h>
 #include <linux/interrupt.h>
 #include <linux/iommu-dma.h>
-#include <linux/kref.h>
-#include <linux/miscdevice.h>
-#include <linux/mmu_notifier.h>
 #include <linux/module.h>
-#include <linux/pci.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <linux/wait.h>
 #include <linux/xarray.h>
 
+#include "gup_range_edu.h"
 #include "gup_range_edu_uapi.h"
 
 #define EDU_VENDOR		0x1234
@@ -46,39 +42,12 @@
 #define EDU_DMA_MS		100
 #define EDU_TIMEOUT		(20 * HZ)
 
-struct edu {
-	struct kref		ref;
-	struct pci_dev		*pdev;
-	void __iomem		*mmio;
-	struct miscdevice	misc;
-	void			*buf;		/* protected by dma_lock */
-	dma_addr_t		buf_addr;
-	size_t			loaded;		/* bytes of buf the device has, too */
-	struct mutex		dma_lock;	/* one DMA at a time */
-	bool			busy;		/* DMA under way; set under dma_lock */
-	wait_queue_head_t	idle;
-	struct rw_semaphore	gone_sem;	/* write: the device goes */
-	bool			gone;		/* protected by gone_sem */
-	struct list_head	files;		/* protected by files_lock */
-	struct mutex		files_lock;
-};
-
 struct edu_file {
 	struct edu		*edu;
 	struct list_head	node;
 	struct mutex		lock;		/* protects handles and masked */
 	struct xarray		handles;
 	bool			masked;		/* close() gives the mask back */
-};
-
-struct edu_handle {
-	struct edu		*edu;
-	struct mm_struct	*mm;
-	unsigned int		flags;
-	struct gup_range	range;		/* mirrored: start and end only */
-	struct gup_range_map	map;
-	struct mmu_interval_notifier notifier;
-	struct mutex		lock;		/* mirrored: map, against invalidation */
 };
 
 static irqreturn_t edu_irq(int irq, void *data)
@@ -92,6 +61,13 @@ static irqreturn_t edu_irq(int irq, void *data)
 	WRITE_ONCE(edu->busy, false);
 	wake_up_all(&edu->idle);
 	return IRQ_HANDLED;
+}
+
+/* Does an IOMMU stop the device after unmap? */
+static bool edu_protected(struct edu_handle *h)
+{
+	return h->map ? gup_range_map_protected(h->map) :
+			use_dma_iommu(&h->edu->pdev->dev);
 }
 
 static bool edu_idle(struct edu *edu)
@@ -155,6 +131,33 @@ static int edu_load(struct edu *edu, const void *data, size_t len)
 
 /* ------------------------------------------------------------------ handles */
 
+/*
+ * What an invalidate callback does before it unmaps: on true @lock is held, and
+ * no DMA is under way that nothing else would stop.
+ */
+bool edu_invalidate_begin(struct edu *edu, struct gup_range_map *map,
+			  struct mutex *lock,
+			  struct mmu_interval_notifier *notifier,
+			  const struct mmu_notifier_range *range,
+			  unsigned long cur_seq)
+{
+	if (!mmu_notifier_range_blockable(range)) {
+		if (!mutex_trylock(lock))
+			return false;
+		/* A DMA is started under the lock, so none begins now. */
+		if (!gup_range_map_protected(map) && !edu_idle(edu)) {
+			mutex_unlock(lock);
+			return false;
+		}
+	} else {
+		mutex_lock(lock);
+	}
+	mmu_interval_set_seq(notifier, cur_seq);
+	if (!gup_range_map_protected(map))
+		edu_quiesce(edu);
+	return true;
+}
+
 static bool edu_invalidate(struct mmu_interval_notifier *notifier,
 			   const struct mmu_notifier_range *range,
 			   unsigned long cur_seq)
@@ -163,22 +166,11 @@ static bool edu_invalidate(struct mmu_interval_notifier *notifier,
 					    notifier);
 	unsigned long start = range->start, end = range->end;
 
-	if (!mmu_notifier_range_blockable(range)) {
-		if (!mutex_trylock(&h->lock))
-			return false;
-		/* A DMA is started under the lock, so none begins now. */
-		if (!gup_range_map_protected(&h->map) && !edu_idle(h->edu)) {
-			mutex_unlock(&h->lock);
-			return false;
-		}
-	} else {
-		mutex_lock(&h->lock);
-	}
-	mmu_interval_set_seq(notifier, cur_seq);
-	if (!gup_range_map_protected(&h->map))
-		edu_quiesce(h->edu);
-	hmm_range_dma_unmap(&h->map, &start, &end);
-	mutex_unlock(&h->lock);
+	if (!edu_invalidate_begin(h->edu, h->map, h->lock, notifier, range,
+				  cur_seq))
+		return false;
+	hmm_range_dma_unmap(h->map, &start, &end);
+	mutex_unlock(h->lock);
 	return true;
 }
 
@@ -199,10 +191,25 @@ static int edu_fault(struct edu_handle *h, unsigned long *start,
 	};
 	int ret;
 
-	ret = hmm_range_dma_map(&range, &h->map);
+	if (h->umem)
+		return edu_odp_fault(h, *start, *end, write);
+	ret = hmm_range_dma_map(&range, h->map);
 	*start = range.start;
 	*end = range.end;
 	return ret;
+}
+
+static void edu_mirror_unmap(struct edu_handle *h, unsigned long *start,
+			     unsigned long *end)
+{
+	if (!edu_protected(h))
+		edu_quiesce(h->edu);
+	mutex_lock(h->lock);
+	if (h->umem)
+		edu_odp_unmap(h, start, end);
+	else
+		hmm_range_dma_unmap(h->map, start, end);
+	mutex_unlock(h->lock);
 }
 
 static int edu_mirror(struct edu_handle *h, size_t granule)
@@ -215,18 +222,18 @@ static int edu_mirror(struct edu_handle *h, size_t granule)
 					   end - start, &edu_notifier_ops);
 	if (ret)
 		return ret;
-	ret = hmm_range_map_init(&h->map, &h->edu->pdev->dev, granule,
-				 &h->notifier, &h->lock);
+	ret = hmm_range_map_init(h->map, &h->edu->pdev->dev, granule,
+				 &h->notifier, h->lock);
 	if (ret)
 		goto remove;
 	if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		return 0;
 	ret = edu_fault(h, &start, &end, h->flags & GUP_RANGE_EDU_MAP_WRITE);
 	if (!ret) {
-		mutex_unlock(&h->lock);
+		mutex_unlock(h->lock);
 		return 0;
 	}
-	hmm_range_map_destroy(&h->map);
+	hmm_range_map_destroy(h->map);
 remove:
 	mmu_interval_notifier_remove(&h->notifier);
 	return ret;
@@ -236,25 +243,58 @@ static int edu_pin(struct edu_handle *h, size_t granule)
 {
 	int ret;
 
-	ret = gup_range_map_init(&h->map, &h->edu->pdev->dev, granule);
+	ret = gup_range_map_init(h->map, &h->edu->pdev->dev, granule);
 	if (ret)
 		return ret;
 	if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		return gup_range_pin(&h->range);
-	return gup_range_dma_map(&h->range, &h->map);
+	return gup_range_dma_map(&h->range, h->map);
+}
+
+static struct edu_handle *edu_handle_alloc(struct edu *edu, unsigned int flags,
+					   unsigned long start,
+					   unsigned long end)
+{
+	struct edu_handle *h = kzalloc_obj(*h, GFP_KERNEL_ACCOUNT);
+
+	if (!h)
+		return NULL;
+	h->edu = edu;
+	h->mm = current->mm;
+	h->flags = flags;
+	h->range.mm = h->mm;
+	h->range.start = start;
+	h->range.end = end;
+	if (flags & GUP_RANGE_EDU_MAP_WRITE)
+		h->range.flags = GUP_RANGE_WRITE;
+	mutex_init(&h->own_lock);
+	h->lock = &h->own_lock;
+	h->map = &h->own_map;
+	return h;
+}
+
+static int edu_handle_map(struct edu_handle *h, size_t granule)
+{
+	if (h->flags & GUP_RANGE_EDU_MAP_RDMA)
+		return edu_rdma_map(h, granule);
+	if (h->flags & GUP_RANGE_EDU_MAP_MIRROR)
+		return edu_mirror(h, granule);
+	return edu_pin(h, granule);
 }
 
 static void edu_handle_release(struct edu_handle *h)
 {
-	if (!gup_range_map_protected(&h->map))
+	if (!edu_protected(h))
 		edu_quiesce(h->edu);
-	if (h->flags & GUP_RANGE_EDU_MAP_MIRROR) {
-		hmm_range_map_destroy(&h->map);
+	if (h->umem) {
+		edu_rdma_unmap(h);
+	} else if (h->flags & GUP_RANGE_EDU_MAP_MIRROR) {
+		hmm_range_map_destroy(h->map);
 		mmu_interval_notifier_remove(&h->notifier);
 	} else if (h->flags & GUP_RANGE_EDU_MAP_ONLY) {
 		gup_range_unpin(&h->range);
 	} else {
-		gup_range_dma_unmap(&h->range, &h->map);
+		gup_range_dma_unmap(&h->range, h->map);
 	}
 	mmdrop(h->mm);
 	kfree(h);
@@ -269,6 +309,15 @@ static struct edu_handle *edu_handle_get(struct edu_file *file, u32 id)
 	if (!h)
 		return ERR_PTR(-ENOENT);
 	return h->mm == current->mm ? h : ERR_PTR(-EPERM);
+}
+
+/* Mirrored: with the lock held. */
+static int edu_addr(struct edu_handle *h, unsigned long va, dma_addr_t *addr,
+		    size_t *len)
+{
+	if (!h->map)
+		return edu_umem_addr(h, va, addr, len);
+	return gup_range_map_addr(h->map, va, addr, len);
 }
 
 /* Bytes of the range at @offset, as user addresses. */
@@ -290,52 +339,44 @@ static int edu_ioctl_info(struct edu_file *file, void *arg)
 {
 	struct gup_range_edu_info *info = arg;
 
-	if (info->version || info->protected || info->reserved)
+	if (info->version || info->protected || info->rdma)
 		return -EINVAL;
 	info->version = GUP_RANGE_EDU_VERSION;
 	info->protected = use_dma_iommu(&file->edu->pdev->dev);
+	info->rdma = IS_ENABLED(CONFIG_GUP_RANGE_EDU_RDMA);
 	return 0;
 }
 
 static int edu_ioctl_map(struct edu_file *file, void *arg)
 {
 	const u32 known = GUP_RANGE_EDU_MAP_MIRROR | GUP_RANGE_EDU_MAP_WRITE |
-			  GUP_RANGE_EDU_MAP_ONLY;
+			  GUP_RANGE_EDU_MAP_ONLY | GUP_RANGE_EDU_MAP_RDMA;
+	const u32 no_acct = GUP_RANGE_EDU_MAP_MIRROR | GUP_RANGE_EDU_MAP_RDMA;
 	struct gup_range_edu_map *req = arg;
+	bool rdma = req->flags & GUP_RANGE_EDU_MAP_RDMA;
 	struct edu_handle *h;
 	u64 end;
 	int ret;
 
 	if (req->flags & ~known || req->reserved || req->reserved2 ||
-	    req->handle || !req->len ||
-	    (req->flags & GUP_RANGE_EDU_MAP_MIRROR && req->acct))
+	    req->handle || (req->flags & no_acct && req->acct) ||
+	    (!req->len && !rdma))
 		return -EINVAL;
-	if (check_add_overflow(req->va, req->len, &end) || end > PAGE_MASK)
+	if ((check_add_overflow(req->va, req->len, &end) || end > PAGE_MASK) &&
+	    !rdma)
 		return -EOVERFLOW;
 
-	h = kzalloc_obj(*h, GFP_KERNEL_ACCOUNT);
+	h = edu_handle_alloc(file->edu, req->flags, req->va, end);
 	if (!h)
 		return -ENOMEM;
-	h->edu = file->edu;
-	h->mm = current->mm;
-	h->flags = req->flags;
-	mutex_init(&h->lock);
-	h->range.mm = h->mm;
-	h->range.start = req->va;
-	h->range.end = end;
 	h->range.acct = req->acct;
-	if (req->flags & GUP_RANGE_EDU_MAP_WRITE)
-		h->range.flags = GUP_RANGE_WRITE;
 
 	/* The id first: after it nothing can fail but the mapping itself. */
 	ret = xa_alloc(&file->handles, &req->handle, NULL, xa_limit_31b,
 		       GFP_KERNEL_ACCOUNT);
 	if (ret)
 		goto free;
-	if (req->flags & GUP_RANGE_EDU_MAP_MIRROR)
-		ret = edu_mirror(h, req->granule);
-	else
-		ret = edu_pin(h, req->granule);
+	ret = edu_handle_map(h, req->granule);
 	if (ret)
 		goto erase;
 	mmgrab(h->mm);
@@ -377,11 +418,7 @@ static int edu_ioctl_unmap(struct edu_file *file, void *arg)
 		return -EINVAL;
 
 	if (!whole) {
-		if (!gup_range_map_protected(&h->map))
-			edu_quiesce(h->edu);
-		mutex_lock(&h->lock);
-		hmm_range_dma_unmap(&h->map, &start, &end);
-		mutex_unlock(&h->lock);
+		edu_mirror_unmap(h, &start, &end);
 	} else {
 		xa_erase(&file->handles, req->handle);
 		edu_handle_release(h);
@@ -416,7 +453,7 @@ static int edu_ioctl_fault(struct edu_file *file, void *arg)
 			req->flags & GUP_RANGE_EDU_FAULT_WRITE);
 	if (ret)
 		return ret;
-	mutex_unlock(&h->lock);
+	mutex_unlock(h->lock);
 	req->mapped_start = start;
 	req->mapped_end = end;
 	return 0;
@@ -438,20 +475,20 @@ static int edu_start_at(struct edu_handle *h, struct gup_range_edu_dma *req,
 	int ret;
 
 	if (mirror && req->flags & GUP_RANGE_EDU_DMA_NOFAULT) {
-		mutex_lock(&h->lock);
+		mutex_lock(h->lock);
 	} else if (mirror) {
 		ret = edu_fault(h, &f_start, &f_end, write &&
 				h->flags & GUP_RANGE_EDU_MAP_WRITE);
 		if (ret)
 			return ret;
 	}
-	ret = gup_range_map_addr(&h->map, start, &addr, len);
+	ret = edu_addr(h, start, &addr, len);
 	if (!ret) {
 		*len = min(*len, req->len - done);
 		edu_start(h->edu, done, addr, *len, write);
 	}
 	if (mirror)
-		mutex_unlock(&h->lock);
+		mutex_unlock(h->lock);
 	return ret;
 }
 
@@ -462,6 +499,7 @@ static int edu_start_at(struct edu_handle *h, struct gup_range_edu_dma *req,
 static int edu_dma_handle(struct edu_handle *h, struct gup_range_edu_dma *req)
 {
 	bool pinned = !(h->flags & GUP_RANGE_EDU_MAP_MIRROR);
+	bool sync = pinned && h->map;
 	unsigned long start, end;
 	size_t len, done;
 	int ret;
@@ -473,11 +511,11 @@ static int edu_dma_handle(struct edu_handle *h, struct gup_range_edu_dma *req)
 		return -EINVAL;
 	if (req->flags & GUP_RANGE_EDU_DMA_WRITE &&
 	    !(h->flags & GUP_RANGE_EDU_MAP_WRITE) &&
-	    !gup_range_map_protected(&h->map))
+	    !edu_protected(h))
 		return -EPERM;
 
-	if (pinned)
-		gup_range_map_sync_for_device(&h->map);
+	if (sync)
+		gup_range_map_sync_for_device(h->map);
 	for (done = 0; done < req->len; done += len) {
 		ret = edu_start_at(h, req, done, &len);
 		if (!ret)
@@ -485,8 +523,8 @@ static int edu_dma_handle(struct edu_handle *h, struct gup_range_edu_dma *req)
 		if (ret)
 			return ret;
 	}
-	if (pinned)
-		gup_range_map_sync_for_cpu(&h->map);
+	if (sync)
+		gup_range_map_sync_for_cpu(h->map);
 	return 0;
 }
 
@@ -526,10 +564,11 @@ static int edu_dma(struct edu *edu, struct edu_handle *h,
 static int edu_ioctl_dma(struct edu_file *file, void *arg)
 {
 	const u32 known = GUP_RANGE_EDU_DMA_WRITE | GUP_RANGE_EDU_DMA_RAW |
-			  GUP_RANGE_EDU_DMA_NOFAULT;
+			  GUP_RANGE_EDU_DMA_NOFAULT | GUP_RANGE_EDU_DMA_CPU;
 	struct gup_range_edu_dma *req = arg;
 	void __user *buf = u64_to_user_ptr(req->buf);
 	struct edu_handle *h = NULL;
+	unsigned long start, end;
 	int ret;
 
 	void *data __free(kfree) = NULL;
@@ -544,13 +583,20 @@ static int edu_ioctl_dma(struct edu_file *file, void *arg)
 		if (IS_ERR(h))
 			return PTR_ERR(h);
 	}
+	if (req->flags & GUP_RANGE_EDU_DMA_CPU &&
+	    (req->flags != GUP_RANGE_EDU_DMA_CPU || h->map ||
+	     edu_span(h, req->offset, req->len, &start, &end)))
+		return -EINVAL;
 	data = kmalloc(req->len, GFP_KERNEL);
 	if (!data)
 		return -ENOMEM;
 	if (req->flags & GUP_RANGE_EDU_DMA_WRITE &&
 	    copy_from_user(data, buf, req->len))
 		return -EFAULT;
-	ret = edu_dma(file->edu, h, req, data);
+	if (req->flags & GUP_RANGE_EDU_DMA_CPU)
+		ret = edu_umem_copy(h, data, req->offset, req->len);
+	else
+		ret = edu_dma(file->edu, h, req, data);
 	if (!ret && !(req->flags & GUP_RANGE_EDU_DMA_WRITE) &&
 	    copy_to_user(buf, data, req->len))
 		ret = -EFAULT;
@@ -569,10 +615,10 @@ static int edu_query_pinned(struct edu_handle *h,
 		req->runs++;
 	if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		return 0;
-	gup_range_map_for_each_seg(&h->map, &seg, req->max_segment ?: SIZE_MAX)
+	gup_range_map_for_each_seg(h->map, &seg, req->max_segment ?: SIZE_MAX)
 		req->segs++;
-	req->pgsz = gup_range_map_pgsz(&h->map, req->pgsz_bitmap);
-	ret = gup_range_map_contig(&h->map, &contig);
+	req->pgsz = gup_range_map_pgsz(h->map, req->pgsz_bitmap);
+	ret = gup_range_map_contig(h->map, &contig);
 	if (!ret)
 		req->contig = contig;
 	return ret == -ERANGE ? 0 : ret;
@@ -581,7 +627,7 @@ static int edu_query_pinned(struct edu_handle *h,
 static int edu_ioctl_query(struct edu_file *file, void *arg)
 {
 	struct gup_range_edu_query *req = arg;
-	struct gup_range_map_stats stats;
+	struct gup_range_map_stats stats = {};
 	struct edu_handle *h;
 	unsigned long start, end;
 	dma_addr_t addr;
@@ -601,15 +647,18 @@ static int edu_ioctl_query(struct edu_file *file, void *arg)
 
 	req->addr = U64_MAX;
 	req->contig = U64_MAX;
-	if (!(h->flags & GUP_RANGE_EDU_MAP_MIRROR))
+	if (!h->map)
+		edu_umem_query(h, req);
+	else if (!(h->flags & GUP_RANGE_EDU_MAP_MIRROR))
 		ret = edu_query_pinned(h, req);
-	mutex_lock(&h->lock);
-	if (!ret && !gup_range_map_addr(&h->map, start, &addr, &avail)) {
+	mutex_lock(h->lock);
+	if (!ret && !edu_addr(h, start, &addr, &avail)) {
 		req->addr = addr;
 		req->avail = avail;
 	}
-	stats = gup_range_map_stats(&h->map);
-	mutex_unlock(&h->lock);
+	if (h->map)
+		stats = gup_range_map_stats(h->map);
+	mutex_unlock(h->lock);
 	req->links = stats.links;
 	req->syncs = stats.syncs;
 	req->flushes = stats.flushes;
@@ -632,12 +681,14 @@ static void edu_race_unmap(struct edu_handle *h, u32 mode, dma_addr_t addr)
 			       DMA_BIDIRECTIONAL, 0);
 		break;
 	case GUP_RANGE_EDU_RACE_PINNED:
-		gup_range_dma_unmap(&h->range, &h->map);
+		gup_range_dma_unmap(&h->range, h->map);
+		break;
+	case GUP_RANGE_EDU_RACE_UMEM:
+		edu_rdma_unmap(h);
 		break;
 	case GUP_RANGE_EDU_RACE_MIRRORED:
-		mutex_lock(&h->lock);
-		hmm_range_dma_unmap(&h->map, &start, &end);
-		mutex_unlock(&h->lock);
+	case GUP_RANGE_EDU_RACE_ODP:
+		edu_mirror_unmap(h, &start, &end);
 		break;
 	}
 }
@@ -699,56 +750,55 @@ static int edu_race_map(struct edu_handle *h, u32 mode, dma_addr_t *addr)
 				     DMA_BIDIRECTIONAL, 0);
 		return dma_mapping_error(&h->edu->pdev->dev, *addr);
 	}
-	mutex_lock(&h->lock);
-	ret = gup_range_map_addr(&h->map, h->range.start, addr, &len);
-	mutex_unlock(&h->lock);
+	mutex_lock(h->lock);
+	ret = edu_addr(h, h->range.start, addr, &len);
+	mutex_unlock(h->lock);
 	return ret;
 }
 
 static int edu_ioctl_race(struct edu_file *file, void *arg)
 {
+	static const unsigned int flags[] = {
+		[GUP_RANGE_EDU_RACE_DMA_API] = GUP_RANGE_EDU_MAP_ONLY,
+		[GUP_RANGE_EDU_RACE_PINNED] = 0,
+		[GUP_RANGE_EDU_RACE_MIRRORED] = GUP_RANGE_EDU_MAP_MIRROR,
+		[GUP_RANGE_EDU_RACE_UMEM] = GUP_RANGE_EDU_MAP_RDMA,
+		[GUP_RANGE_EDU_RACE_ODP] = GUP_RANGE_EDU_MAP_RDMA |
+					   GUP_RANGE_EDU_MAP_MIRROR,
+	};
 	struct gup_range_edu_race *req = arg;
 	struct edu *edu = file->edu;
 	struct edu_handle *h;
+	bool released;
 	dma_addr_t addr;
 	int ret;
 
-	if (req->mode > GUP_RANGE_EDU_RACE_MIRRORED || req->in_time ||
-	    req->changed || !PAGE_ALIGNED(req->va))
+	if (req->mode >= ARRAY_SIZE(flags) || req->in_time || req->changed ||
+	    !PAGE_ALIGNED(req->va))
 		return -EINVAL;
 	if (!use_dma_iommu(&edu->pdev->dev))
 		return -EPERM;
-	h = kzalloc_obj(*h);
+	h = edu_handle_alloc(edu, flags[req->mode] | GUP_RANGE_EDU_MAP_WRITE,
+			     req->va, req->va + PAGE_SIZE);
 	if (!h)
 		return -ENOMEM;
-	h->edu = edu;
-	h->mm = current->mm;
-	h->range.mm = h->mm;
-	h->range.start = req->va;
-	h->range.end = req->va + PAGE_SIZE;
-	h->range.flags = GUP_RANGE_WRITE;
-	h->flags = GUP_RANGE_EDU_MAP_WRITE;
-	mutex_init(&h->lock);
-	if (req->mode == GUP_RANGE_EDU_RACE_MIRRORED)
-		h->flags |= GUP_RANGE_EDU_MAP_MIRROR;
-	if (req->mode == GUP_RANGE_EDU_RACE_DMA_API)
-		h->flags |= GUP_RANGE_EDU_MAP_ONLY;
-	ret = h->flags & GUP_RANGE_EDU_MAP_MIRROR ? edu_mirror(h, PAGE_SIZE) :
-						    edu_pin(h, PAGE_SIZE);
+	ret = edu_handle_map(h, PAGE_SIZE);
 	if (ret)
 		goto free;
 
+	released = req->mode == GUP_RANGE_EDU_RACE_PINNED ||
+		   req->mode == GUP_RANGE_EDU_RACE_UMEM;
 	mutex_lock(&edu->dma_lock);
 	edu_quiesce(edu);
 	ret = edu_race_map(h, req->mode, &addr);
 	if (!ret)
 		ret = edu_race(h, req, addr);
-	else if (req->mode == GUP_RANGE_EDU_RACE_PINNED)
-		gup_range_dma_unmap(&h->range, &h->map);
+	else if (released)
+		edu_race_unmap(h, req->mode, 0);
 	mutex_unlock(&edu->dma_lock);
 
 	/* edu_race() unmapped the pinned one, or never got to. */
-	if (req->mode == GUP_RANGE_EDU_RACE_PINNED)
+	if (released)
 		goto free;
 	mmgrab(h->mm);
 	edu_handle_release(h);
@@ -1001,15 +1051,20 @@ static int edu_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		goto free_vectors;
 
+	ret = edu_rdma_init(edu);
+	if (ret)
+		goto free_irq;
 	edu->misc.name = kasprintf(GFP_KERNEL, "gup_range_edu");
 	edu->misc.minor = MISC_DYNAMIC_MINOR;
 	edu->misc.fops = &edu_fops;
 	edu->misc.mode = 0600;
 	ret = edu->misc.name ? misc_register(&edu->misc) : -ENOMEM;
 	if (ret)
-		goto free_irq;
+		goto destroy_rdma;
 	pci_set_drvdata(pdev, edu);
 	return 0;
+destroy_rdma:
+	edu_rdma_destroy(edu);
 free_irq:
 	pci_free_irq(pdev, 0, edu);
 free_vectors:
@@ -1033,6 +1088,7 @@ static void edu_remove(struct pci_dev *pdev)
 	edu_quiesce(edu);
 	list_for_each_entry(file, &edu->files, node)
 		edu_file_revoke(file);
+	edu_rdma_destroy(edu);
 	pci_free_irq(pdev, 0, edu);
 	pci_free_irq_vectors(pdev);
 	dma_free_coherent(&pdev->dev, PAGE_SIZE, edu->buf, edu->buf_addr);

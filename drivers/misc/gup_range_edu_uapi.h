@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
 /*
- * Private to drivers/misc/gup_range_edu.c and tools/testing/selftests/gup_range.
+ * Private to drivers/misc/gup_range_edu*.c and tools/testing/selftests/gup_range.
  *
  * Each struct begins with its size, as the caller knows it; unknown flags and
  * reserved fields that are not zero are refused with EINVAL, a longer struct
@@ -24,20 +24,27 @@ struct gup_range_edu_info {
 	__u32 version;
 	/* 1: an IOMMU stops the device after unmap, 0: nothing does */
 	__u32 protected;
-	__u32 reserved;
+	/* 1: GUP_RANGE_EDU_MAP_RDMA is there */
+	__u32 rdma;
 };
 
 #define GUP_RANGE_EDU_MAP_MIRROR	(1 << 0)
 #define GUP_RANGE_EDU_MAP_WRITE		(1 << 1)
 /* Pinned: do not map. Mirrored: do not fault yet. */
 #define GUP_RANGE_EDU_MAP_ONLY		(1 << 2)
+/*
+ * Through RDMA: pinned as ib_umem, mirrored as ODP. EOPNOTSUPP if the kernel is
+ * built without. Errors are those of RDMA, which also checks va and len. A
+ * granule of 2 MiB is IB_ACCESS_HUGETLB, for ODP; any other than a page is not.
+ */
+#define GUP_RANGE_EDU_MAP_RDMA		(1 << 3)
 
 struct gup_range_edu_map {
 	__u32 size;
 	__u32 flags;
 	__u64 va;
 	__u64 len;
-	__u32 acct;		/* enum gup_range_acct; pinned only */
+	__u32 acct;		/* enum gup_range_acct; pinned, not through RDMA */
 	__u32 reserved;
 	__u64 granule;
 	__u32 handle;		/* out */
@@ -77,6 +84,8 @@ struct gup_range_edu_fault {
 #define GUP_RANGE_EDU_DMA_RAW		(1 << 1)
 /* Mirrored: do not fault, EFAULT when a byte is not mapped. */
 #define GUP_RANGE_EDU_DMA_NOFAULT	(1 << 2)
+/* ib_umem: read what the CPU sees of it, ib_umem_copy_from(). No DMA. */
+#define GUP_RANGE_EDU_DMA_CPU		(1 << 3)
 
 struct gup_range_edu_dma {
 	__u32 size;
@@ -98,9 +107,9 @@ struct gup_range_edu_query {
 	__u64 avail;
 	__u64 contig;		/* out; ~0 when more than one segment */
 	__u64 runs;		/* pinned only, as are segs and pgsz */
-	__u64 segs;
+	__u64 segs;		/* ib_umem: pages, and no runs */
 	__u64 pgsz;
-	__u64 links;
+	__u64 links;		/* this one and the others: not of ib_umem */
 	__u64 syncs;
 	__u64 flushes;
 	__u64 retries;
@@ -114,6 +123,8 @@ struct gup_range_edu_query {
 #define GUP_RANGE_EDU_RACE_DMA_API	0	/* dma_unmap_phys(), may be lazy */
 #define GUP_RANGE_EDU_RACE_PINNED	1
 #define GUP_RANGE_EDU_RACE_MIRRORED	2
+#define GUP_RANGE_EDU_RACE_UMEM		3
+#define GUP_RANGE_EDU_RACE_ODP		4
 
 struct gup_range_edu_race {
 	__u32 size;

@@ -102,15 +102,17 @@ struct gup_range_map_stats {
  * struct gup_range_map - DMA addresses of a range for one device
  *
  * Carries everything from map to unmap. Drivers embed it and use the functions
- * below; no member is for them.
+ * below.
+ *
+ * @attrs: DMA_ATTR_* of a pinned mapping, may be set after init
  */
 struct gup_range_map {
+	unsigned long		attrs;
 	/* private: */
 	struct device		*dev;
 	struct dma_iova_state	state;
 	size_t			slack;	/* bytes before the first page */
 	size_t			granule;
-	unsigned long		attrs;
 	struct gup_range	*range;	/* pinned: what is mapped */
 	size_t			piece;	/* no IOVA: most bytes per address */
 	dma_addr_t		dma_offset; /* no IOVA: address - phys ... */
@@ -159,6 +161,20 @@ struct gup_range_seg {
 	unsigned int		idx;
 };
 
+/**
+ * struct hmm_range_seg - cursor of hmm_range_for_each_seg()
+ * @va: user address of the first byte
+ * @len: bytes, contiguous for the device
+ * @addr: DMA address of the first byte
+ * @write: may the device write there?
+ */
+struct hmm_range_seg {
+	unsigned long		va;
+	size_t			len;
+	dma_addr_t		addr;
+	bool			write;
+};
+
 int gup_range_pin(struct gup_range *range);
 void gup_range_unpin(struct gup_range *range);
 
@@ -174,6 +190,9 @@ void hmm_range_map_destroy(struct gup_range_map *map);
 int hmm_range_dma_map(struct hmm_range *range, struct gup_range_map *map);
 void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
 			 unsigned long *end);
+
+bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg,
+			unsigned long end);
 
 bool gup_range_run_next(const struct gup_range *range,
 			struct gup_range_run *run);
@@ -206,6 +225,33 @@ gup_range_map_stats(struct gup_range_map *map);
 #define gup_range_map_for_each_seg(map, seg, max_segment)		\
 	for (*(seg) = (struct gup_range_seg){};				\
 	     gup_range_map_seg_next(map, seg, max_segment);)
+
+/**
+ * hmm_range_for_each_seg - walk what is mapped of a mirrored range
+ * @map: from hmm_range_map_init()
+ * @seg: the &struct hmm_range_seg to use
+ * @start: user address
+ * @end: user address, exclusive
+ *
+ * Visits what hmm_range_dma_unmap() of the same part would unmap, in the order
+ * of addresses: the first segment can begin before @start and the last one end
+ * after @end. To be used with the lock held.
+ */
+#define hmm_range_for_each_seg(map, seg, start, end)			\
+	for (*(seg) = (struct hmm_range_seg){ .va = (start) };		\
+	     hmm_range_map_next(map, seg, end);)
+
+/**
+ * hmm_range_map_empty - is nothing mapped?
+ * @map: from hmm_range_map_init()
+ *
+ * Context: with the lock held that was given at init.
+ * Return: true if no page is mapped.
+ */
+static inline bool hmm_range_map_empty(const struct gup_range_map *map)
+{
+	return !map->nr_mapped;
+}
 
 /**
  * gup_range_map_contig - DMA address of a mapping that is one segment

@@ -1646,6 +1646,40 @@ static unsigned long hmm_test_mapped(struct gup_test *ctx)
 	return mapped;
 }
 
+/* What hmm_range_for_each_seg() visits; false if it is not what there is. */
+static bool hmm_test_segs(struct gup_test *ctx, unsigned long *mapped,
+			  unsigned long *writable)
+{
+	struct hmm_range_seg seg;
+	unsigned long i, nr = 0;
+	bool good = true;
+
+	*mapped = 0;
+	*writable = 0;
+	mutex_lock(&ctx->lock);
+	hmm_range_for_each_seg(&ctx->map, &seg, ctx->va, ctx->va + TEST_SIZE) {
+		good &= seg.len && !(seg.len % PAGE_SIZE) && seg.va >= ctx->va &&
+			seg.va + seg.len <= ctx->va + TEST_SIZE;
+		for (i = 0; good && i < seg.len; i += PAGE_SIZE, nr++) {
+			unsigned long page = (seg.va + i - ctx->va) / PAGE_SIZE;
+			dma_addr_t addr;
+			size_t len;
+
+			good &= !(*mapped & BIT(page)) &&
+				!gup_range_map_addr(&ctx->map, seg.va + i, &addr,
+						    &len) &&
+				addr == seg.addr + i;
+			*mapped |= BIT(page);
+			if (seg.write)
+				*writable |= BIT(page);
+		}
+	}
+	good &= nr == ctx->map.nr_mapped &&
+		!nr == hmm_range_map_empty(&ctx->map);
+	mutex_unlock(&ctx->lock);
+	return good;
+}
+
 static u64 hmm_test_links(struct gup_test *ctx)
 {
 	return gup_range_map_stats(&ctx->map).links;
@@ -1685,14 +1719,24 @@ static void hmm_init_granule(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, ctx->map.notifier);
 }
 
-static void hmm_init_no_device(struct kunit *test)
+/* A device in software: addresses are physical ones. */
+static void hmm_no_device(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
 
+	test_file(test, TEST_VA, PROT_READ | PROT_WRITE);
 	hmm_test_insert(test, current->mm, TEST_VA);
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
+			hmm_range_map_init(&ctx->map, NULL, 2 * PAGE_SIZE,
+					   &ctx->notifier, &ctx->lock));
+	KUNIT_ASSERT_EQ(test, 0,
 			hmm_range_map_init(&ctx->map, NULL, PAGE_SIZE,
 					   &ctx->notifier, &ctx->lock));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, 8, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), GENMASK(7, 0));
+	KUNIT_ASSERT_EQ(test, 0, vm_munmap(ctx->va, PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, ctx->nr_invalidated, 1);
+	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), 0);
 }
 
 static void hmm_init_no_mask(struct kunit *test)
@@ -1734,8 +1778,6 @@ static const struct hmm_bad_param {
 	{ "before", -1, PAGE_SIZE, TEST_READ },
 	{ "after", 0, TEST_SIZE + 1, TEST_READ },
 	{ "outside", TEST_SIZE, TEST_SIZE + PAGE_SIZE, TEST_READ },
-	{ "no fault", 0, PAGE_SIZE, 0 },
-	{ "write without fault", 0, PAGE_SIZE, HMM_PFN_REQ_WRITE },
 	{ "empty", 0, 0, TEST_READ },
 	{ "start > end", 1, 0, TEST_READ },
 };
@@ -2149,6 +2191,7 @@ static void hmm_upgrade(struct kunit *test)
 	u64 links;
 
 	hmm_test_setup(test, p->va, PROT_READ | PROT_WRITE);
+	ctx->map.linear = false;
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
 	links = hmm_test_links(ctx);
 	hmm_test_range(ctx, &range, p->first, p->last, TEST_WRITE);
@@ -2161,6 +2204,26 @@ static void hmm_upgrade(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx) - links, p->links);
 }
 
+/* Nothing is linked anew if the DMA API says that nothing is to be done. */
+static void hmm_upgrade_in_place(struct kunit *test)
+{
+	const struct hmm_upgrade_param *p = test->param_value;
+	unsigned long mapped, writable;
+	struct gup_test *ctx = test->priv;
+	u64 links;
+
+	hmm_test_setup(test, p->va, PROT_READ | PROT_WRITE);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
+	links = hmm_test_links(ctx);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, p->first, p->last,
+					      TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx) - links,
+			ctx->map.linear ? 0 : p->links);
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL);
+	KUNIT_EXPECT_EQ(test, writable, GENMASK(p->last - 1, p->first));
+}
+
 /* The ends of the range lie in two units of one table. */
 static void hmm_upgrade_two_units(struct kunit *test)
 {
@@ -2168,6 +2231,7 @@ static void hmm_upgrade_two_units(struct kunit *test)
 	struct hmm_range range;
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
+	ctx->map.linear = false;
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, 4, TEST_READ));
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 4, 8, TEST_READ));
 	hmm_test_range(ctx, &range, 2, 6, TEST_WRITE);
@@ -2688,10 +2752,160 @@ static void hmm_many_random(struct kunit *test)
 	}
 }
 
+/* Pages of anonymous memory; a read fault gives the zero page. */
+static void hmm_test_touch(struct kunit *test, unsigned long read,
+			   unsigned long write)
+{
+	struct gup_test *ctx = test->priv;
+	unsigned long i;
+
+	for (i = 0; i < TEST_PAGES; i++) {
+		char __user *p = (char __user *)(ctx->va + i * PAGE_SIZE);
+
+		if (write & BIT(i))
+			KUNIT_ASSERT_EQ(test, 0, put_user(1, p));
+		else if (read & BIT(i))
+			KUNIT_ASSERT_EQ(test, 0, fault_in_readable(p, 1));
+	}
+}
+
+static void hmm_test_setup_anon(struct kunit *test, unsigned long va)
+{
+	struct gup_test *ctx = test->priv;
+
+	if (test_bounces(ctx))
+		kunit_skip(test, "bounce buffers are forced");
+	ctx->va = va;
+	KUNIT_ASSERT_EQ(test, va,
+			kunit_vm_mmap(test, NULL, va, TEST_SIZE,
+				      PROT_READ | PROT_WRITE, MAP_ANONYMOUS |
+				      MAP_PRIVATE | MAP_FIXED, 0));
+	hmm_test_insert(test, current->mm, va);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map_init(ctx, PAGE_SIZE));
+}
+
+#define TEST_ODD	(TEST_ALL / 3)
+static const struct hmm_snapshot_param {
+	const char	*desc;
+	unsigned long	read;
+	unsigned long	write;
+	unsigned long	flags;
+	unsigned long	mapped;
+} hmm_snapshot_params[] = {
+	{ "nothing there", 0, 0, 0, 0 },
+	{ "nothing there to write", 0, 0, HMM_PFN_REQ_WRITE, 0 },
+	{ "all there", 0, TEST_ALL, 0, TEST_ALL },
+	{ "all there to write", 0, TEST_ALL, HMM_PFN_REQ_WRITE, TEST_ALL },
+	{ "all there to read only", TEST_ALL, 0, HMM_PFN_REQ_WRITE, 0 },
+	{ "first page", 0, BIT(0), 0, BIT(0) },
+	{ "last page", 0, BIT(TEST_PAGES - 1), 0, BIT(TEST_PAGES - 1) },
+	{ "every other page", 0, TEST_ODD, 0, TEST_ODD },
+	{ "every other page to write", TEST_ALL, TEST_ODD, HMM_PFN_REQ_WRITE,
+	  TEST_ODD },
+	{ "a gap", 0, TEST_ALL & ~GENMASK(5, 3), 0, TEST_ALL & ~GENMASK(5, 3) },
+	{ "one table", 0, GENMASK(TEST_PAGES - 1, 8), 0,
+	  GENMASK(TEST_PAGES - 1, 8) },
+};
+
+KUNIT_ARRAY_PARAM_DESC(hmm_snapshot, hmm_snapshot_params, desc);
+
+static void hmm_snapshot(struct kunit *test)
+{
+	const struct hmm_snapshot_param *p = test->param_value;
+	unsigned long mapped, writable;
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_setup_anon(test, TEST_VA_CROSS);
+	hmm_test_touch(test, p->read, p->write);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, p->flags));
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, p->mapped);
+	KUNIT_EXPECT_EQ(test, writable, p->flags ? p->mapped : 0);
+
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL);
+	KUNIT_EXPECT_EQ(test, writable, TEST_ALL);
+}
+
+/* What is not there is no error without faults. */
+static void hmm_snapshot_no_memory(struct kunit *test)
+{
+	unsigned long mapped, writable;
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_setup_anon(test, TEST_VA_CROSS);
+	hmm_test_touch(test, 0, TEST_ALL);
+	KUNIT_ASSERT_EQ(test, 0, vm_munmap(ctx->va + 2 * PAGE_SIZE, PAGE_SIZE));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, 0));
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL & ~BIT(2));
+}
+
+/* With and without faults, on top of what is mapped, against a model. */
+static void hmm_snapshot_random(struct kunit *test)
+{
+	static const unsigned long flags[] = {
+		0, HMM_PFN_REQ_WRITE, TEST_READ, TEST_WRITE,
+	};
+	unsigned long there = 0, written = 0, mapped, writable, m, w;
+	struct gup_test *ctx = test->priv;
+	struct rnd_state rnd;
+	int round;
+
+	hmm_test_setup_anon(test, TEST_VA_CROSS);
+	prandom_seed_state(&rnd, 4);
+	for (round = 0; round < 400; round++) {
+		unsigned long read = BIT(prandom_u32_state(&rnd) % TEST_PAGES);
+		unsigned long write = BIT(prandom_u32_state(&rnd) % TEST_PAGES);
+		unsigned int first = prandom_u32_state(&rnd) % TEST_PAGES;
+		unsigned int last = first + 1 +
+			prandom_u32_state(&rnd) % (TEST_PAGES - first);
+		unsigned long f = flags[prandom_u32_state(&rnd) %
+					ARRAY_SIZE(flags)];
+		unsigned long in = GENMASK(last - 1, first), want;
+
+		if (round % 32 == 31) {
+			long from = first, to = last;
+
+			hmm_test_unmap(ctx, &from, &to);
+			KUNIT_ASSERT_EQ(test, 0, vm_munmap(ctx->va, TEST_SIZE));
+			KUNIT_ASSERT_EQ(test, ctx->va,
+					vm_mmap(NULL, ctx->va, TEST_SIZE,
+						PROT_READ | PROT_WRITE,
+						MAP_ANONYMOUS | MAP_PRIVATE |
+						MAP_FIXED, 0));
+			there = 0;
+			written = 0;
+		}
+		if (round % 3 == 0) {
+			hmm_test_touch(test, read, write);
+			there |= read | write;
+			written |= write;
+		}
+		KUNIT_ASSERT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+		KUNIT_ASSERT_EQ(test, 0, mapped & ~there);
+		KUNIT_ASSERT_EQ(test, 0, writable & ~written);
+
+		KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, first, last, f));
+		if (f & HMM_PFN_REQ_FAULT)
+			there |= in;
+		if (f == TEST_WRITE)
+			written |= in;
+		want = f & HMM_PFN_REQ_WRITE ? written : there;
+		KUNIT_ASSERT_TRUE(test, hmm_test_segs(ctx, &m, &w));
+		KUNIT_ASSERT_EQ(test, m & in, (mapped | want) & in);
+		KUNIT_ASSERT_EQ(test, 0, m & ~in & ~mapped);
+		KUNIT_ASSERT_EQ(test, w & in,
+				(f & HMM_PFN_REQ_WRITE ? writable | written :
+							 writable) & in);
+	}
+}
+
 static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_init_bounce),
 	KUNIT_CASE_PARAM(hmm_init_granule, hmm_granule_gen_params),
-	KUNIT_CASE(hmm_init_no_device),
+	KUNIT_CASE(hmm_no_device),
 	KUNIT_CASE(hmm_init_no_mask),
 	KUNIT_CASE(hmm_init_limited),
 	KUNIT_CASE(hmm_init_last_page),
@@ -2718,6 +2932,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_remap_missing),
 	KUNIT_CASE(hmm_remap_after_unmap),
 	KUNIT_CASE_PARAM(hmm_upgrade, hmm_upgrade_gen_params),
+	KUNIT_CASE_PARAM(hmm_upgrade_in_place, hmm_upgrade_gen_params),
 	KUNIT_CASE(hmm_upgrade_two_units),
 	KUNIT_CASE(hmm_upgrade_units),
 	KUNIT_CASE(hmm_upgrade_dirties),
@@ -2738,6 +2953,9 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_many_gaps),
 	KUNIT_CASE(hmm_many_upgrades),
 	KUNIT_CASE(hmm_many_random),
+	KUNIT_CASE_PARAM(hmm_snapshot, hmm_snapshot_gen_params),
+	KUNIT_CASE(hmm_snapshot_no_memory),
+	KUNIT_CASE(hmm_snapshot_random),
 	{}
 };
 

@@ -43,7 +43,7 @@ DECLARE_EVENT_CLASS(gup_range_dma,
 			     const struct gup_range_map *map, int ret),
 		    TP_ARGS(range, map, ret),
 		    TP_STRUCT__entry(
-			    __string(dev, dev_name(map->dev))
+			    __string(dev, map->dev ? dev_name(map->dev) : "none")
 			    __field(unsigned long, start)
 			    __field(unsigned long, end)
 			    __field(unsigned long, runs)
@@ -82,7 +82,7 @@ TRACE_EVENT(hmm_range_invalidate,
 		     unsigned long end),
 	    TP_ARGS(map, start, end),
 	    TP_STRUCT__entry(
-		    __string(dev, dev_name(map->dev))
+		    __string(dev, map->dev ? dev_name(map->dev) : "none")
 		    __field(unsigned long, start)
 		    __field(unsigned long, end)
 		    __field(unsigned long, mapped)

@@ -3,6 +3,9 @@
  * gup_range_dma_map() and hmm_range_dma_map() through a device that really reads
  * and writes: QEMU's edu with drivers/misc/gup_range_edu.c. The IOMMU, if any,
  * is that of the boot. After each test the oracles of oracles_check() hold.
+ *
+ * The same for RDMA, which sits on top of them: ib_umem (UMEM) and on-demand
+ * paging (ODP), if the kernel has them.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -37,6 +40,9 @@
 
 #define PINNED		0
 #define MIRROR		GUP_RANGE_EDU_MAP_MIRROR
+#define RDMA		GUP_RANGE_EDU_MAP_RDMA
+#define UMEM		RDMA
+#define ODP		(RDMA | MIRROR)
 #define WRITE		GUP_RANGE_EDU_MAP_WRITE
 #define ONLY		GUP_RANGE_EDU_MAP_ONLY
 #define DMA_WRITE	GUP_RANGE_EDU_DMA_WRITE
@@ -199,13 +205,22 @@ static uint64_t movable_zone(void)
 	return p ? strtoull(p + 10, NULL, 10) * PAGE : 0;
 }
 
-/* Mirrored mode has no moment at which a bounce buffer could be copied. */
+/*
+ * Mirrored mode has no moment at which a bounce buffer could be copied, and RDMA
+ * knows of none.
+ */
 static bool refused(unsigned int flags)
 {
-	return flags & MIRROR && bounces();
+	return flags & (MIRROR | RDMA) && bounces();
 }
 
-#define REFUSED "mirrored mode is refused with swiotlb=force"
+static bool rdma_missing(int fd, unsigned int flags)
+{
+	return flags & RDMA && !edu_rdma(fd);
+}
+
+#define REFUSED "mirrored mode and RDMA are refused with swiotlb=force"
+#define NO_RDMA "no CONFIG_INFINIBAND_ON_DEMAND_PAGING"
 #define UNPROTECTED "no IOMMU stops this device"
 
 /* ---------------------------------------------------- kinds of memory x mode */
@@ -228,20 +243,36 @@ FIXTURE_VARIANT(range)
 
 FIXTURE_VARIANT_ADD(range, pinned_4k) { .mode = PINNED, .kind = MEM_4K };
 FIXTURE_VARIANT_ADD(range, mirrored_4k) { .mode = MIRROR, .kind = MEM_4K };
+FIXTURE_VARIANT_ADD(range, umem_4k) { .mode = UMEM, .kind = MEM_4K };
+FIXTURE_VARIANT_ADD(range, odp_4k) { .mode = ODP, .kind = MEM_4K };
 FIXTURE_VARIANT_ADD(range, pinned_thp) { .mode = PINNED, .kind = MEM_THP };
 FIXTURE_VARIANT_ADD(range, mirrored_thp) { .mode = MIRROR, .kind = MEM_THP };
+FIXTURE_VARIANT_ADD(range, umem_thp) { .mode = UMEM, .kind = MEM_THP };
+FIXTURE_VARIANT_ADD(range, odp_thp) { .mode = ODP, .kind = MEM_THP };
 FIXTURE_VARIANT_ADD(range, pinned_hugetlb) { .mode = PINNED, .kind = MEM_HUGETLB };
 FIXTURE_VARIANT_ADD(range, mirrored_hugetlb) { .mode = MIRROR, .kind = MEM_HUGETLB };
+FIXTURE_VARIANT_ADD(range, umem_hugetlb) { .mode = UMEM, .kind = MEM_HUGETLB };
+FIXTURE_VARIANT_ADD(range, odp_hugetlb) { .mode = ODP, .kind = MEM_HUGETLB };
 FIXTURE_VARIANT_ADD(range, pinned_shmem) { .mode = PINNED, .kind = MEM_SHMEM };
 FIXTURE_VARIANT_ADD(range, mirrored_shmem) { .mode = MIRROR, .kind = MEM_SHMEM };
+FIXTURE_VARIANT_ADD(range, umem_shmem) { .mode = UMEM, .kind = MEM_SHMEM };
+FIXTURE_VARIANT_ADD(range, odp_shmem) { .mode = ODP, .kind = MEM_SHMEM };
 FIXTURE_VARIANT_ADD(range, pinned_memfd) { .mode = PINNED, .kind = MEM_MEMFD };
 FIXTURE_VARIANT_ADD(range, mirrored_memfd) { .mode = MIRROR, .kind = MEM_MEMFD };
+FIXTURE_VARIANT_ADD(range, umem_memfd) { .mode = UMEM, .kind = MEM_MEMFD };
+FIXTURE_VARIANT_ADD(range, odp_memfd) { .mode = ODP, .kind = MEM_MEMFD };
 FIXTURE_VARIANT_ADD(range, pinned_private_file) { .mode = PINNED, .kind = MEM_PRIVATE_FILE };
 FIXTURE_VARIANT_ADD(range, mirrored_private_file) { .mode = MIRROR, .kind = MEM_PRIVATE_FILE };
+FIXTURE_VARIANT_ADD(range, umem_private_file) { .mode = UMEM, .kind = MEM_PRIVATE_FILE };
+FIXTURE_VARIANT_ADD(range, odp_private_file) { .mode = ODP, .kind = MEM_PRIVATE_FILE };
 FIXTURE_VARIANT_ADD(range, pinned_read_only) { .mode = PINNED, .kind = MEM_READONLY };
 FIXTURE_VARIANT_ADD(range, mirrored_read_only) { .mode = MIRROR, .kind = MEM_READONLY };
+FIXTURE_VARIANT_ADD(range, umem_read_only) { .mode = UMEM, .kind = MEM_READONLY };
+FIXTURE_VARIANT_ADD(range, odp_read_only) { .mode = ODP, .kind = MEM_READONLY };
 FIXTURE_VARIANT_ADD(range, pinned_mixed) { .mode = PINNED, .kind = MEM_MIXED };
 FIXTURE_VARIANT_ADD(range, mirrored_mixed) { .mode = MIRROR, .kind = MEM_MIXED };
+FIXTURE_VARIANT_ADD(range, umem_mixed) { .mode = UMEM, .kind = MEM_MIXED };
+FIXTURE_VARIANT_ADD(range, odp_mixed) { .mode = ODP, .kind = MEM_MIXED };
 
 FIXTURE_SETUP(range)
 {
@@ -250,6 +281,8 @@ FIXTURE_SETUP(range)
 	oracles_begin(&self->o);
 	self->fd = open(EDU_DEV, O_RDWR);
 	ASSERT_GE(self->fd, 0);
+	if (rdma_missing(self->fd, variant->mode))
+		SKIP(return, NO_RDMA);
 	self->len = mem_len(variant->kind);
 	self->p = mem_alloc(variant->kind, self->len);
 	ASSERT_NE(MAP_FAILED, self->p);
@@ -279,6 +312,13 @@ TEST_F(range, device_reads)
 	for (i = 0; i < 4; i++) {
 		ASSERT_EQ(0, edu_dma(self->fd, h, at[i], self->back, CHUNK, 0));
 		EXPECT_EQ(0, memcmp(self->back, self->p + at[i], CHUNK));
+		if (variant->mode != UMEM)
+			continue;
+		/* So does RDMA, without the device. */
+		memset(self->back, 0, CHUNK);
+		EXPECT_EQ(0, edu_dma(self->fd, h, at[i], self->back, CHUNK,
+				     GUP_RANGE_EDU_DMA_CPU));
+		EXPECT_EQ(0, memcmp(self->back, self->p + at[i], CHUNK));
 	}
 	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
 }
@@ -295,7 +335,7 @@ TEST_F(range, device_writes)
 		SKIP(return, REFUSED);
 	h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
 	if (variant->kind == MEM_READONLY) {
-		EXPECT_EQ(variant->mode == MIRROR ? -EPERM : -EFAULT, h);
+		EXPECT_EQ(variant->mode & MIRROR ? -EPERM : -EFAULT, h);
 		return;
 	}
 	ASSERT_GT(h, 0);
@@ -409,21 +449,24 @@ TEST_F(range, cost_and_shape)
 	h = edu_map(self->fd, self->p, self->len, variant->mode);
 	ASSERT_GT(h, 0);
 	ASSERT_EQ(0, edu_query(self->fd, h, 0, &q));
-	EXPECT_EQ(prot ? 1 : 0, q.syncs);
-	EXPECT_EQ(0, q.flushes);
-	EXPECT_EQ(0, q.retries);
-	EXPECT_GE(self->len / PAGE, q.links);
+	if (variant->mode != UMEM) {
+		EXPECT_EQ(prot ? 1 : 0, q.syncs);
+		EXPECT_EQ(0, q.flushes);
+		EXPECT_EQ(0, q.retries);
+		EXPECT_GE(self->len / PAGE, q.links);
+	}
 	if (prot)
 		EXPECT_EQ(0, (q.addr ^ (uintptr_t)self->p) &
 			  ((mem_is_huge(variant->kind) ? HUGE : PAGE) - 1));
 	if (mem_is_huge(variant->kind) && !bounces())
 		EXPECT_GE(self->len / HUGE, q.links);
-	if (variant->mode == PINNED) {
+	if (!(variant->mode & MIRROR)) {
 		EXPECT_EQ(self->len / PAGE, q.segs);
 		EXPECT_LE(q.runs, q.links);
 		if (prot) {
 			EXPECT_EQ(q.addr, q.contig);
-			EXPECT_EQ(q.runs, q.links);
+			if (variant->mode == PINNED)
+				EXPECT_EQ(q.runs, q.links);
 			EXPECT_EQ(self->len, q.avail);
 			EXPECT_EQ((q.addr ^ (uintptr_t)self->p) & (HUGE - 1) ?
 				  PAGE : HUGE, q.pgsz);
@@ -470,13 +513,18 @@ FIXTURE(mirror)
 
 FIXTURE_VARIANT(mirror)
 {
+	unsigned int mode;
 	enum mem_kind kind;
 };
 
-FIXTURE_VARIANT_ADD(mirror, 4k) { .kind = MEM_4K };
-FIXTURE_VARIANT_ADD(mirror, thp) { .kind = MEM_THP };
-FIXTURE_VARIANT_ADD(mirror, hugetlb) { .kind = MEM_HUGETLB };
-FIXTURE_VARIANT_ADD(mirror, shmem) { .kind = MEM_SHMEM };
+FIXTURE_VARIANT_ADD(mirror, 4k) { .mode = MIRROR, .kind = MEM_4K };
+FIXTURE_VARIANT_ADD(mirror, thp) { .mode = MIRROR, .kind = MEM_THP };
+FIXTURE_VARIANT_ADD(mirror, hugetlb) { .mode = MIRROR, .kind = MEM_HUGETLB };
+FIXTURE_VARIANT_ADD(mirror, shmem) { .mode = MIRROR, .kind = MEM_SHMEM };
+FIXTURE_VARIANT_ADD(mirror, odp_4k) { .mode = ODP, .kind = MEM_4K };
+FIXTURE_VARIANT_ADD(mirror, odp_thp) { .mode = ODP, .kind = MEM_THP };
+FIXTURE_VARIANT_ADD(mirror, odp_hugetlb) { .mode = ODP, .kind = MEM_HUGETLB };
+FIXTURE_VARIANT_ADD(mirror, odp_shmem) { .mode = ODP, .kind = MEM_SHMEM };
 
 FIXTURE_SETUP(mirror)
 {
@@ -485,11 +533,13 @@ FIXTURE_SETUP(mirror)
 	ASSERT_GE(self->fd, 0);
 	if (refused(MIRROR))
 		SKIP(return, REFUSED);
+	if (rdma_missing(self->fd, variant->mode))
+		SKIP(return, NO_RDMA);
 	self->len = mem_len(variant->kind);
 	self->p = mem_alloc(variant->kind, self->len);
 	ASSERT_NE(MAP_FAILED, self->p);
 	memset(self->buf, 0xee, CHUNK);
-	self->h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE);
+	self->h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
 	ASSERT_GT(self->h, 0);
 }
 
@@ -678,7 +728,8 @@ TEST_F(mirror, read_then_write)
 	size_t i;
 
 	ASSERT_EQ(0, edu_unmap(self->fd, self->h, self->len));
-	self->h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
+	self->h = edu_map(self->fd, self->p, self->len,
+			  variant->mode | WRITE | ONLY);
 	ASSERT_GT(self->h, 0);
 	ASSERT_EQ(0, edu_fault(self->fd, self->h, 0, self->len, false));
 	before = edu_addr(self->fd, self->h, PAGE);
@@ -712,17 +763,66 @@ TEST_F(mirror, read_then_write)
 	EXPECT_EQ(0, memcmp(self->p + self->len - CHUNK, self->buf, CHUNK));
 }
 
+/*
+ * A device with pages of 2 MiB, as IB_ACCESS_HUGETLB. ODP rounds what it is asked
+ * for to such pages. An IOMMU makes them of smaller ones.
+ */
+TEST_F(mirror, device_pages_of_2m)
+{
+	bool huge = mem_is_huge(variant->kind), prot = edu_protected(self->fd);
+	size_t off = variant->mode == ODP ? PAGE : 0, len = 2 * HUGE - 2 * off;
+	int h, advice = variant->kind == MEM_SHMEM ? MADV_REMOVE : MADV_DONTNEED;
+	unsigned char *p = self->p, *border;
+
+	ASSERT_EQ(0, edu_unmap(self->fd, self->h, self->len));
+	if (!huge)
+		p = mem_alloc(variant->kind, 2 * HUGE);
+	ASSERT_NE(MAP_FAILED, p);
+	border = p + HUGE;
+	h = edu_map_pages(self->fd, p + off, len, variant->mode | WRITE, HUGE);
+	if (!prot && (variant->mode == MIRROR || !huge)) {
+		EXPECT_EQ(variant->mode == MIRROR ? -EOPNOTSUPP : -EINVAL, h);
+	} else {
+		ASSERT_GT(h, 0);
+		EXPECT_EQ(0, (edu_addr(self->fd, h, 0) ^ (uintptr_t)(p + off)) &
+			  (HUGE - 1));
+		ASSERT_EQ(0, edu_dma(self->fd, h, HUGE - off - CHUNK / 2,
+				     self->buf, CHUNK, DMA_WRITE));
+		EXPECT_EQ(0, memcmp(border - CHUNK / 2, self->buf, CHUNK));
+		ASSERT_EQ(0, madvise(border, HUGE, advice));
+		EXPECT_EQ(NOT_MAPPED, edu_addr(self->fd, h, HUGE - off));
+		EXPECT_NE(NOT_MAPPED, edu_addr(self->fd, h, 0));
+		ASSERT_EQ(0, edu_dma(self->fd, h, HUGE - off, self->buf, CHUNK,
+				     DMA_WRITE));
+		EXPECT_EQ(0, memcmp(border, self->buf, CHUNK));
+		EXPECT_EQ(0, border[CHUNK]);
+		EXPECT_EQ(HUGE - CHUNK / 2, mem_check(p, 0, HUGE));
+		EXPECT_EQ(0, edu_unmap(self->fd, h, len));
+	}
+	if (!huge)
+		munmap(p, 2 * HUGE);
+}
+
 /* ----------------------------------------------- mirrored, one kind of memory */
 
 FIXTURE(mirror_one)
 {
 	struct oracles o;
+	unsigned int mode;
 	int fd;
 	int h;
 	unsigned char *p;
 	size_t len;
 	unsigned char buf[CHUNK];
 };
+
+FIXTURE_VARIANT(mirror_one)
+{
+	unsigned int mode;
+};
+
+FIXTURE_VARIANT_ADD(mirror_one, mirrored) { .mode = MIRROR };
+FIXTURE_VARIANT_ADD(mirror_one, odp) { .mode = ODP };
 
 FIXTURE_SETUP(mirror_one)
 {
@@ -731,6 +831,9 @@ FIXTURE_SETUP(mirror_one)
 		SKIP(return, REFUSED);
 	self->fd = open(EDU_DEV, O_RDWR);
 	ASSERT_GE(self->fd, 0);
+	if (rdma_missing(self->fd, variant->mode))
+		SKIP(return, NO_RDMA);
+	self->mode = variant->mode;
 	memset(self->buf, 0xee, CHUNK);
 }
 
@@ -749,7 +852,7 @@ static void mirror_one(struct __test_metadata *_metadata,
 	self->len = mem_len(kind);
 	self->p = mem_alloc(kind, self->len);
 	ASSERT_NE(MAP_FAILED, self->p);
-	self->h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE);
+	self->h = edu_map(self->fd, self->p, self->len, self->mode | WRITE);
 	ASSERT_GT(self->h, 0);
 }
 
@@ -1029,7 +1132,7 @@ TEST_F(mirror_one, oom_reaper)
 	if (!pid) {
 		write_file("/proc/self/oom_score_adj", "1000");
 		if (edu_map(self->fd, mem_alloc(MEM_4K, len), len,
-			    MIRROR | WRITE) <= 0)
+			    variant->mode | WRITE) <= 0)
 			_exit(1);
 		pause();
 		_exit(2);
@@ -1069,7 +1172,8 @@ TEST_F(mirror_one, fail_each_allocation_of_fault)
 		SKIP(return, "virtio-iommu allocates to unmap");
 	fail_setup();
 	for (n = 1; n < 1000 && !unused; n++) {
-		h = edu_map(self->fd, self->p, self->len, MIRROR | WRITE | ONLY);
+		h = edu_map(self->fd, self->p, self->len,
+			    variant->mode | WRITE | ONLY);
 		ASSERT_GT(h, 0);
 		ASSERT_EQ(0, edu_fault(self->fd, h, 0, 4 * PAGE, false));
 		fail_nth(n);
@@ -1144,9 +1248,52 @@ FIXTURE_TEARDOWN(pinned)
 	oracles_check(_metadata, &self->o);
 }
 
-TEST_F(pinned, fork_and_cow)
+/* What does not depend on who pins. */
+FIXTURE(held)
 {
-	int h = edu_map(self->fd, self->p, self->len, WRITE);
+	struct oracles o;
+	int fd;
+	unsigned char *p;
+	size_t len;
+	unsigned char buf[CHUNK];
+};
+
+FIXTURE_VARIANT(held)
+{
+	unsigned int mode;
+	unsigned int acct;	/* so that mm->pinned_vm is charged */
+};
+
+FIXTURE_VARIANT_ADD(held, pinned) { .mode = PINNED, .acct = ACCT_PINNED_VM };
+FIXTURE_VARIANT_ADD(held, umem) { .mode = UMEM };
+
+FIXTURE_SETUP(held)
+{
+	oracles_begin(&self->o);
+	if (refused(variant->mode))
+		SKIP(return, REFUSED);
+	self->fd = open(EDU_DEV, O_RDWR);
+	ASSERT_GE(self->fd, 0);
+	if (rdma_missing(self->fd, variant->mode))
+		SKIP(return, NO_RDMA);
+	self->len = 64 * PAGE;
+	self->p = mem_alloc(MEM_4K, self->len);
+	ASSERT_NE(MAP_FAILED, self->p);
+	memset(self->buf, 0xee, CHUNK);
+}
+
+FIXTURE_TEARDOWN(held)
+{
+	if (self->fd > 0)
+		close(self->fd);
+	if (self->p)
+		munmap(self->p, self->len);
+	oracles_check(_metadata, &self->o);
+}
+
+TEST_F(held, fork_and_cow)
+{
+	int h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
 	int status, done[2];
 	pid_t pid;
 
@@ -1168,9 +1315,9 @@ TEST_F(pinned, fork_and_cow)
 }
 
 /* The pages stay the device's after munmap(), and go with the handle. */
-TEST_F(pinned, survives_munmap)
+TEST_F(held, survives_munmap)
 {
-	int h = edu_map(self->fd, self->p, self->len, WRITE);
+	int h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
 	unsigned char back[CHUNK];
 
 	ASSERT_GT(h, 0);
@@ -1182,9 +1329,9 @@ TEST_F(pinned, survives_munmap)
 	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
 }
 
-TEST_F(pinned, only_whole)
+TEST_F(held, only_whole)
 {
-	int h = edu_map(self->fd, self->p, self->len, WRITE);
+	int h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
 
 	ASSERT_GT(h, 0);
 	EXPECT_EQ(-EINVAL, edu_unmap_part(self->fd, h, PAGE, PAGE, NULL, NULL));
@@ -1223,10 +1370,10 @@ TEST_F(pinned, accounting_none)
 	EXPECT_EQ(0, vm_kb("VmLck"));
 }
 
-TEST_F(pinned, accounting_pinned_vm)
+TEST_F(held, accounting_pinned_vm)
 {
-	int h = edu_map_acct(self->fd, self->p + 1, self->len - 2, 0,
-			     ACCT_PINNED_VM);
+	int h = edu_map_acct(self->fd, self->p + 1, self->len - 2,
+			     variant->mode, variant->acct);
 
 	ASSERT_GT(h, 0);
 	EXPECT_EQ((long)self->len / 1024, vm_kb("VmPin"));
@@ -1246,9 +1393,10 @@ TEST_F(pinned, accounting_locked_vm)
 
 /* At the limit it succeeds, again and again; one page over it does not. */
 static void at_the_limit(struct __test_metadata *_metadata, int fd,
-			 unsigned char *p, size_t len, unsigned int acct)
+			 unsigned char *p, size_t len, unsigned int mode,
+			 unsigned int acct)
 {
-	struct rlimit limit = { len, len };
+	struct rlimit limit = { len, len }, none = {};
 	int h, i, status, fails = 0;
 	pid_t pid = fork();
 
@@ -1258,36 +1406,43 @@ static void at_the_limit(struct __test_metadata *_metadata, int fd,
 		if (setresuid(4711, 4711, 4711))
 			_exit(100);
 		for (i = 0; i < 3; i++) {
-			h = edu_map_acct(fd, p, len, 0, acct);
+			h = edu_map_acct(fd, p, len, mode, acct);
 			fails += h <= 0;
-			fails += edu_map_acct(fd, p, PAGE, 0, acct) != -ENOMEM;
+			fails += edu_map_acct(fd, p, PAGE, mode, acct) !=
+				 -ENOMEM;
 			fails += edu_unmap(fd, h, len) != 0;
-			fails += edu_map_acct(fd, p, len + 1, 0, acct) !=
+			fails += edu_map_acct(fd, p, len + 1, mode, acct) !=
 				 -ENOMEM;
 		}
+		setrlimit(RLIMIT_MEMLOCK, &none);
+		fails += edu_map_acct(fd, p, PAGE, mode, acct) !=
+			 (mode == UMEM ? -EPERM : -ENOMEM);
 		_exit(fails);
 	}
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 }
 
-TEST_F(pinned, limit_pinned_vm)
+TEST_F(held, limit_pinned_vm)
 {
-	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, ACCT_PINNED_VM);
+	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, variant->mode,
+		     variant->acct);
 }
 
 TEST_F(pinned, limit_locked_vm)
 {
-	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, ACCT_LOCKED_VM);
+	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, PINNED,
+		     ACCT_LOCKED_VM);
 }
 
 TEST_F(pinned, limit_user)
 {
-	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, ACCT_USER);
+	at_the_limit(_metadata, self->fd, self->p, 16 * PAGE, PINNED,
+		     ACCT_USER);
 }
 
 /* Whoever releases: the one who pinned is uncharged. */
-TEST_F(pinned, released_by_another_process)
+TEST_F(held, released_by_another_process)
 {
 	int fds[2], h, status, fd;
 	char c;
@@ -1295,7 +1450,7 @@ TEST_F(pinned, released_by_another_process)
 
 	ASSERT_EQ(0, pipe(fds));
 	fd = open(EDU_DEV, O_RDWR);
-	h = edu_map_acct(fd, self->p, self->len, 0, ACCT_PINNED_VM);
+	h = edu_map_acct(fd, self->p, self->len, variant->mode, variant->acct);
 	ASSERT_GT(h, 0);
 	pid = fork();
 	if (!pid) {
@@ -1317,8 +1472,7 @@ TEST_F(pinned, released_by_another_process)
 /* A process that dies leaves nothing behind, in any mode. */
 TEST_F(pinned, process_exit_cleans)
 {
-	static const unsigned int modes[] = { WRITE, WRITE | ONLY,
-					      MIRROR | WRITE };
+	static const unsigned int modes[] = { PINNED, ONLY, MIRROR, UMEM, ODP };
 	unsigned int i;
 	int status;
 	pid_t pid;
@@ -1328,10 +1482,10 @@ TEST_F(pinned, process_exit_cleans)
 		int fd = open(EDU_DEV, O_RDWR);
 
 		/* Not the same pages: dma-debug mixes up such mappings. */
-		for (i = 0; i < 3; i++)
-			if (!refused(modes[i]) &&
-			    edu_map(fd, self->p + i * 16 * PAGE, 16 * PAGE,
-				    modes[i]) <= 0)
+		for (i = 0; i < 5; i++)
+			if (!refused(modes[i]) && !rdma_missing(fd, modes[i]) &&
+			    edu_map(fd, self->p + i * 12 * PAGE, 12 * PAGE,
+				    modes[i] | WRITE) <= 0)
 				_exit(1);
 		kill(getpid(), SIGKILL);
 	}
@@ -1342,28 +1496,31 @@ TEST_F(pinned, process_exit_cleans)
 /* exec() gives the address space back while the file lives on elsewhere. */
 TEST_F(pinned, exec_with_mappings)
 {
-	int status, fd = open(EDU_DEV, O_RDWR);
+	static const unsigned int modes[] = { MIRROR, UMEM, ODP };
+	int status, i, fd = open(EDU_DEV, O_RDWR);
+	size_t len = self->len / 4;
 	pid_t pid = fork();
 
 	if (!pid) {
-		if (edu_map_acct(fd, self->p, self->len / 2, WRITE,
-				 ACCT_PINNED_VM) <= 0)
+		if (edu_map_acct(fd, self->p, len, WRITE, ACCT_PINNED_VM) <= 0)
 			_exit(1);
-		if (!bounces() &&
-		    edu_map(fd, self->p + self->len / 2, self->len / 2,
-			    MIRROR | WRITE) <= 0)
-			_exit(2);
+		for (i = 0; i < 3; i++)
+			if (!refused(modes[i]) && !rdma_missing(fd, modes[i]) &&
+			    edu_map(fd, self->p + (i + 1) * len, len,
+				    modes[i] | WRITE) <= 0)
+				_exit(2);
 		execl("/bin/busybox", "true", NULL);
 		_exit(3);
 	}
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
-	EXPECT_EQ(1, file_number(STATS, "pins"));
+	EXPECT_EQ(refused(UMEM) || rdma_missing(fd, UMEM) ? 1 : 2,
+		  file_number(STATS, "pins"));
 	close(fd);
 }
 
 /* A large one is ended by a signal, and leaves nothing. */
-TEST_F(pinned, sigkill_mid_map)
+TEST_F(held, sigkill_mid_map)
 {
 	size_t len = 96UL << 20;
 	int status;
@@ -1375,7 +1532,7 @@ TEST_F(pinned, sigkill_mid_map)
 		p = mmap(NULL, len, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		madvise(p, len, MADV_NOHUGEPAGE);
-		edu_map(self->fd, p, len, WRITE);
+		edu_map(self->fd, p, len, variant->mode | WRITE);
 		pause();
 		_exit(1);
 	}
@@ -1390,16 +1547,16 @@ TEST_F(pinned, sigkill_mid_map)
 /* What the device could write is dirty when it is released, nothing else is. */
 TEST_F(pinned, dirty)
 {
-	unsigned int mode;
-	uint64_t phys;
-	int h;
+	static const unsigned int modes[] = { PINNED, MIRROR, UMEM, ODP };
+	int i, h;
 
-	for (mode = 0; mode < 2; mode++) {
-		unsigned int flags = mode ? MIRROR : PINNED;
+	for (i = 0; i < 4; i++) {
+		unsigned int flags = modes[i];
 		unsigned char *p;
+		uint64_t phys;
 
-		if (mode && bounces())
-			break;
+		if (refused(flags) || rdma_missing(self->fd, flags))
+			continue;
 		p = mem_alloc(MEM_4K, 4 * PAGE);
 		ASSERT_NE(MAP_FAILED, p);
 		/* A fresh page: only its page table entry is dirty. */
@@ -1422,7 +1579,7 @@ TEST_F(pinned, dirty)
 }
 
 /* A huge page that does not begin the range is one IOMMU leaf all the same. */
-TEST_F(pinned, congruent_in_the_middle)
+TEST_F(held, congruent_in_the_middle)
 {
 	size_t off = 16 * PAGE, len = 3 * HUGE - off;
 	struct gup_range_edu_query q = { .pgsz_bitmap = PAGE | HUGE };
@@ -1432,13 +1589,66 @@ TEST_F(pinned, congruent_in_the_middle)
 	if (!edu_protected(self->fd))
 		SKIP(return, UNPROTECTED);
 	ASSERT_NE(MAP_FAILED, p);
-	h = edu_map(self->fd, p + off, len, 0);
+	h = edu_map(self->fd, p + off, len, variant->mode);
 	ASSERT_GT(h, 0);
 	ASSERT_EQ(0, edu_query(self->fd, h, 0, &q));
 	EXPECT_EQ(0, (q.addr ^ (uintptr_t)(p + off)) & (HUGE - 1));
 	EXPECT_EQ(HUGE, q.pgsz);
 	EXPECT_EQ(0, edu_unmap(self->fd, h, len));
 	munmap(p, 3 * HUGE);
+}
+
+/* 1 GiB, or what the guest can spare: mapped at once, read and written. */
+static void one_gib(struct __test_metadata *_metadata, int fd,
+		    unsigned int mode, unsigned int acct)
+{
+	size_t len = file_number("/proc/meminfo", "MemAvailable") / 2 * 1024;
+	struct gup_range_edu_query q = { .pgsz_bitmap = PAGE | HUGE };
+	unsigned char buf[CHUNK], back[CHUNK], *p;
+	size_t at[3], i;
+	int h;
+
+	len = len > 1UL << 30 ? 1UL << 30 : len & ~(HUGE - 1);
+	ASSERT_LE(32 * HUGE, len);
+	p = mmap(mem_reserve(len, HUGE), len, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	madvise(p, len, MADV_HUGEPAGE);
+	h = edu_map_acct(fd, p, len, mode | WRITE, acct);
+	ASSERT_GT(h, 0);
+	EXPECT_EQ((long)len, file_number(STATS, "mapped_bytes"));
+	EXPECT_EQ(mode & MIRROR ? 0 : (long)len / 1024,
+		  file_number("/proc/self/status", "VmPin"));
+	ASSERT_EQ(0, edu_query(fd, h, 0, &q));
+	if (edu_protected(fd) && !(mode & MIRROR))
+		EXPECT_EQ((q.addr ^ (uintptr_t)p) & (HUGE - 1) ? PAGE : HUGE,
+			  q.pgsz);
+	at[0] = 1;
+	at[1] = len / 2 - CHUNK / 2;
+	at[2] = len - CHUNK;
+	for (i = 0; i < 3; i++) {
+		memset(p + at[i], 0x51 + i, CHUNK);
+		ASSERT_EQ(0, edu_dma(fd, h, at[i], back, CHUNK, 0));
+		EXPECT_EQ(0, memcmp(back, p + at[i], CHUNK));
+		memset(buf, 0xa1 + i, CHUNK);
+		ASSERT_EQ(0, edu_dma(fd, h, at[i], buf, CHUNK, DMA_WRITE));
+		EXPECT_EQ(0, memcmp(buf, p + at[i], CHUNK));
+	}
+	/* Nothing beside what was written. */
+	EXPECT_EQ(0, p[0] | p[1 + CHUNK] | p[at[1] - 1] | p[at[1] + CHUNK] |
+		     p[at[2] - 1]);
+	EXPECT_EQ(0, edu_unmap(fd, h, len));
+	munmap(p, len);
+}
+
+TEST_F_TIMEOUT(held, one_gib, 180)
+{
+	one_gib(_metadata, self->fd, variant->mode, variant->acct);
+}
+
+TEST_F_TIMEOUT(mirror_one, one_gib, 180)
+{
+	one_gib(_metadata, self->fd, variant->mode, ACCT_NONE);
 }
 
 static int by_value(const void *a, const void *b)
@@ -1603,30 +1813,41 @@ TEST_F(race, dma_api_lazy_lets_through)
 		    changed > 0 || !boot_has("iommu.strict=0") : !changed);
 }
 
-TEST_F(race, pinned_unmap_is_final)
+static void is_final(struct __test_metadata *_metadata,
+		     struct _test_data_race *self, unsigned int mode)
 {
 	int in_time, changed;
 
 	if (!edu_protected(self->fd))
 		SKIP(return, UNPROTECTED);
 	self->o.faults_expected = true;
-	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_PINNED, 6,
-		       &in_time);
+	changed = race(self->fd, self->p, mode, 6, &in_time);
 	EXPECT_EQ(0, changed);
 	EXPECT_LT(0, in_time);
 }
 
+TEST_F(race, pinned_unmap_is_final)
+{
+	is_final(_metadata, self, GUP_RANGE_EDU_RACE_PINNED);
+}
+
 TEST_F(race, invalidation_is_final)
 {
-	int in_time, changed;
+	is_final(_metadata, self, GUP_RANGE_EDU_RACE_MIRRORED);
+}
 
-	if (!edu_protected(self->fd))
-		SKIP(return, UNPROTECTED);
-	self->o.faults_expected = true;
-	changed = race(self->fd, self->p, GUP_RANGE_EDU_RACE_MIRRORED, 6,
-		       &in_time);
-	EXPECT_EQ(0, changed);
-	EXPECT_LT(0, in_time);
+TEST_F(race, umem_release_is_final)
+{
+	if (rdma_missing(self->fd, UMEM))
+		SKIP(return, NO_RDMA);
+	is_final(_metadata, self, GUP_RANGE_EDU_RACE_UMEM);
+}
+
+TEST_F(race, odp_invalidation_is_final)
+{
+	if (rdma_missing(self->fd, ODP))
+		SKIP(return, NO_RDMA);
+	is_final(_metadata, self, GUP_RANGE_EDU_RACE_ODP);
 }
 
 /* ------------------------------------------------------------ the uapi itself */
@@ -1648,6 +1869,8 @@ FIXTURE_VARIANT(input)
 
 FIXTURE_VARIANT_ADD(input, pinned) { .mode = PINNED };
 FIXTURE_VARIANT_ADD(input, mirrored) { .mode = MIRROR };
+FIXTURE_VARIANT_ADD(input, umem) { .mode = UMEM };
+FIXTURE_VARIANT_ADD(input, odp) { .mode = ODP };
 
 FIXTURE_SETUP(input)
 {
@@ -1656,6 +1879,8 @@ FIXTURE_SETUP(input)
 		SKIP(return, REFUSED);
 	self->fd = open(EDU_DEV, O_RDWR);
 	ASSERT_GE(self->fd, 0);
+	if (rdma_missing(self->fd, variant->mode))
+		SKIP(return, NO_RDMA);
 	self->len = 8 * PAGE;
 	self->p = mem_alloc(MEM_4K, self->len);
 	ASSERT_NE(MAP_FAILED, self->p);
@@ -1687,26 +1912,35 @@ TEST_F(input, length_zero)
 
 TEST_F(input, length_wraps)
 {
+	int wraps = variant->mode == UMEM ? -EINVAL : -EOVERFLOW;
+
 	self->req.len = -self->req.va + 1;
-	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+	EXPECT_EQ(wraps, MAP_REQ());
 	self->req.len = UINT64_MAX;
-	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+	EXPECT_EQ(wraps, MAP_REQ());
 }
 
 TEST_F(input, length_bit_63)
 {
+	static const int wants[] = {
+		[PINNED] = -EFAULT, [MIRROR] = -EOVERFLOW,
+		[UMEM] = -EINVAL, [ODP] = -ENOMEM,
+	};
+
 	/* Does not wrap, but ends far beyond any user address. */
 	self->req.len |= 1ULL << 63;
-	EXPECT_EQ(variant->mode == MIRROR ? -EOVERFLOW : -EFAULT, MAP_REQ());
+	EXPECT_EQ(wants[variant->mode], MAP_REQ());
 }
 
 TEST_F(input, last_page_of_the_address_space)
 {
+	int wraps = variant->mode == UMEM ? -EINVAL : -EOVERFLOW;
+
 	self->req.va = -PAGE;
 	self->req.len = PAGE - 1;
-	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+	EXPECT_EQ(wraps, MAP_REQ());
 	self->req.len = PAGE;
-	EXPECT_EQ(-EOVERFLOW, MAP_REQ());
+	EXPECT_EQ(wraps, MAP_REQ());
 }
 
 TEST_F(input, kernel_address)
@@ -1742,7 +1976,12 @@ TEST_F(input, more_pages_than_uint_max)
 	self->req.len = (1ULL << 32) * PAGE + PAGE;
 	ret = MAP_REQ();
 	/* Too much IOVA space for some IOMMUs; else nothing is mapped there. */
-	EXPECT_TRUE(ret == -EFAULT || (variant->mode && ret == -ENOMEM));
+	if (variant->mode == UMEM) {
+		EXPECT_EQ(-EINVAL, ret);
+	} else {
+		EXPECT_TRUE(ret == -EFAULT ||
+			    (variant->mode & MIRROR && ret == -ENOMEM));
+	}
 }
 
 TEST_F(input, one_byte_off_at_both_ends)
@@ -1763,7 +2002,7 @@ TEST_F(input, one_byte_off_at_both_ends)
 
 TEST_F(input, unknown_flags)
 {
-	self->req.flags |= 1 << 3;
+	self->req.flags |= 1 << 4;
 	EXPECT_EQ(-EINVAL, MAP_REQ());
 	self->req.flags = 1U << 31;
 	EXPECT_EQ(-EINVAL, MAP_REQ());
@@ -1785,6 +2024,10 @@ TEST_F(input, unknown_accounting)
 {
 	self->req.acct = 4;
 	EXPECT_EQ(-EINVAL, MAP_REQ());
+	/* Only who pins is charged, and RDMA has no choice. */
+	self->req.acct = ACCT_USER;
+	if (variant->mode != PINNED)
+		EXPECT_EQ(-EINVAL, MAP_REQ());
 }
 
 TEST_F(input, short_struct)
@@ -1843,7 +2086,7 @@ TEST_F(input, granule)
 	self->req.granule = 16 * PAGE;
 	EXPECT_EQ(-EINVAL, MAP_REQ());
 	self->req.granule = 512;
-	EXPECT_EQ(0, MAP_REQ());
+	EXPECT_EQ(variant->mode & RDMA ? -EINVAL : 0, MAP_REQ());
 }
 
 /* A device with pages of 16K: contiguous in units of it, or refused. */
@@ -1853,7 +2096,9 @@ TEST_F(input, granule_larger_than_page)
 
 	self->req.granule = 4 * PAGE;
 	ret = MAP_REQ();
-	if (edu_protected(self->fd)) {
+	if (variant->mode & RDMA) {
+		EXPECT_EQ(-EINVAL, ret);
+	} else if (edu_protected(self->fd)) {
 		ASSERT_EQ(0, ret);
 		EXPECT_EQ(self->req.va % (4 * PAGE),
 			  edu_addr(self->fd, self->req.handle, 0) % (4 * PAGE));
@@ -1916,6 +2161,11 @@ TEST_F(input, dma_bounds)
 	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, self->len - 1, self->buf, 2, 0));
 	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, SIZE_MAX, self->buf, 2, 0));
 	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, 0, self->buf, 1, 1 << 7));
+	EXPECT_EQ(variant->mode == UMEM ? 0 : -EINVAL,
+		  edu_dma(self->fd, h, self->len - 1, self->buf, 1,
+			  GUP_RANGE_EDU_DMA_CPU));
+	EXPECT_EQ(-EINVAL, edu_dma(self->fd, h, self->len - 1, self->buf, 2,
+				   GUP_RANGE_EDU_DMA_CPU));
 	EXPECT_EQ(-EFAULT, edu_dma(self->fd, h, 0, NULL, 1, DMA_WRITE));
 	EXPECT_EQ(-EINVAL, edu_unmap_part(self->fd, h, 1, self->len, NULL,
 					  NULL));
@@ -2002,7 +2252,7 @@ TEST_F(input, read_only_and_write)
 {
 	mprotect(self->p + 5 * PAGE, PAGE, PROT_READ);
 	self->req.flags |= WRITE;
-	EXPECT_EQ(variant->mode == MIRROR ? -EPERM : -EFAULT, MAP_REQ());
+	EXPECT_EQ(variant->mode & MIRROR ? -EPERM : -EFAULT, MAP_REQ());
 }
 
 /* A BAR of the device itself: VM_IO and VM_PFNMAP. */
@@ -2065,7 +2315,7 @@ TEST_F(input, file_with_dirty_tracking)
 	ASSERT_NE(MAP_FAILED, p);
 	memset(p, 7, 4 * PAGE);
 	h = edu_map(self->fd, p, 4 * PAGE, variant->mode | WRITE);
-	if (variant->mode == PINNED) {
+	if (!(variant->mode & MIRROR)) {
 		EXPECT_EQ(-EFAULT, h);
 	} else {
 		/* Clean and write-protected first, then written by the device. */
@@ -2080,7 +2330,7 @@ TEST_F(input, file_with_dirty_tracking)
 	fsync(fd);
 	close(fd);
 	ASSERT_EQ(0, umount(dir));
-	if (variant->mode == MIRROR) {
+	if (variant->mode & MIRROR) {
 		/* From the disk: the write was not lost. */
 		unsigned char back[CHUNK];
 
@@ -2117,7 +2367,7 @@ TEST_F(input, fs_dax)
 	memset(p, 7, 4 * PAGE);
 	self->req.va = (uintptr_t)p;
 	self->req.len = 4 * PAGE;
-	if (variant->mode == PINNED) {
+	if (!(variant->mode & MIRROR)) {
 		EXPECT_EQ(-EOPNOTSUPP, MAP_REQ());
 		self->req.flags |= WRITE;
 		EXPECT_EQ(-EOPNOTSUPP, MAP_REQ());
@@ -2139,7 +2389,7 @@ TEST_F(input, fs_dax)
 	munmap(p, 4 * PAGE);
 	close(fd);
 	ASSERT_EQ(0, umount(dir));
-	if (variant->mode == MIRROR) {
+	if (variant->mode & MIRROR) {
 		ASSERT_EQ(0, mount("/dev/pmem0", dir, "ext4", 0, NULL));
 		fd = open(file, O_RDONLY);
 		EXPECT_EQ(CHUNK, pread(fd, back, CHUNK, PAGE));
@@ -2183,7 +2433,7 @@ TEST_F(input, p2pdma)
 	EXPECT_EQ(-EREMOTEIO, MAP_REQ());
 	self->req.flags |= WRITE;
 	/* GUP sees first that it is a file with page_mkwrite(). */
-	EXPECT_EQ(variant->mode == MIRROR ? -EREMOTEIO : -EFAULT, MAP_REQ());
+	EXPECT_EQ(variant->mode & MIRROR ? -EREMOTEIO : -EFAULT, MAP_REQ());
 	self->req.flags &= ~WRITE;
 	munmap(p, 2 * PAGE);
 
@@ -2395,11 +2645,11 @@ static void *crowd_run(void *arg)
 		h = edu_map(fd, c->p + off, len, c->mode | WRITE);
 		if (h <= 0) {
 			/* Mirrored: disturbed too often, or read-only now. */
-			c->errors += c->mode == PINNED ||
+			c->errors += !(c->mode & MIRROR) ||
 				     (h != -EBUSY && h != -EPERM);
 			continue;
 		}
-		if (c->mode == MIRROR &&
+		if (c->mode & MIRROR &&
 		    edu_unmap_part(fd, h, 0, 1 + len / 3, NULL, NULL))
 			c->errors++;
 		/* Some are left to close(). */
@@ -2423,11 +2673,11 @@ TEST_F(input, crowd)
 	 * Out of ZONE_MOVABLE first. GUP says ENOMEM when it cannot move a page,
 	 * also when that is only because another thread has just looked at it.
 	 */
-	if (variant->mode == PINNED && movable_zone())
+	if (!(variant->mode & MIRROR) && movable_zone())
 		ASSERT_EQ(0, edu_unmap(self->fd, edu_map(self->fd, self->p,
 							 self->len, WRITE),
 				       self->len));
-	if (variant->mode == MIRROR)
+	if (variant->mode & MIRROR)
 		ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturber_run, &d));
 	for (i = 0; i < n; i++) {
 		c[i] = (struct crowd){
@@ -2442,7 +2692,7 @@ TEST_F(input, crowd)
 		errors += c[i].errors;
 	}
 	d.stop = true;
-	if (variant->mode == MIRROR)
+	if (variant->mode & MIRROR)
 		pthread_join(d.thread, NULL);
 	EXPECT_EQ(0, errors);
 }
@@ -2489,6 +2739,8 @@ FIXTURE_VARIANT(reach)
 
 FIXTURE_VARIANT_ADD(reach, pinned) { .mode = PINNED };
 FIXTURE_VARIANT_ADD(reach, mirrored) { .mode = MIRROR };
+FIXTURE_VARIANT_ADD(reach, umem) { .mode = UMEM };
+FIXTURE_VARIANT_ADD(reach, odp) { .mode = ODP };
 
 FIXTURE_SETUP(reach)
 {
@@ -2497,6 +2749,8 @@ FIXTURE_SETUP(reach)
 		SKIP(return, REFUSED);
 	self->fd = open(EDU_DEV, O_RDWR);
 	ASSERT_GE(self->fd, 0);
+	if (rdma_missing(self->fd, variant->mode))
+		SKIP(return, NO_RDMA);
 	self->len = 64 * PAGE;
 	self->p = mem_alloc(MEM_4K, self->len);
 	ASSERT_NE(MAP_FAILED, self->p);
@@ -2535,9 +2789,11 @@ TEST_F(reach, small_mask)
 
 	if (!prot && !bounces() && mem_phys(self->p) <= UINT32_MAX)
 		SKIP(return, LOW);
+	if (!prot && variant->mode == UMEM)
+		SKIP(return, "the DMA API warns: out of reach, and no bouncing");
 	ASSERT_EQ(0, edu_mask(self->fd, UINT32_MAX));
 	h = edu_map(self->fd, self->p, self->len, variant->mode | WRITE);
-	if (!prot && variant->mode == MIRROR) {
+	if (!prot && variant->mode & MIRROR) {
 		EXPECT_EQ(-EOPNOTSUPP, h);
 	} else {
 		ASSERT_GT(h, 0);
@@ -2601,16 +2857,17 @@ static long iova_objects(void)
  */
 TEST_F_TIMEOUT(reach, iova_exhaustion, 180)
 {
-	size_t len = variant->mode == MIRROR ? 64UL << 20 : self->len;
-	uint64_t mask = variant->mode == MIRROR ? UINT32_MAX : (4UL << 20) - 1;
-	unsigned int flags = variant->mode | (variant->mode ? ONLY : 0);
+	bool mirror = variant->mode & MIRROR;
+	size_t len = mirror ? 64UL << 20 : self->len;
+	uint64_t mask = mirror ? UINT32_MAX : (4UL << 20) - 1;
+	unsigned int flags = variant->mode | (mirror ? ONLY : 0);
 	long before, after;
 	void *p = self->p;
 	int i, n, h;
 
 	if (!edu_protected(self->fd))
 		SKIP(return, UNPROTECTED);
-	if (variant->mode == MIRROR)
+	if (mirror)
 		p = mmap(mem_reserve(len, HUGE), len, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(MAP_FAILED, p);
@@ -2647,8 +2904,8 @@ TEST_F(reach, movable_zone)
 	ASSERT_GT(h, 0);
 	for (i = 0; i < self->len; i += PAGE)
 		moved -= mem_phys(self->p + i) >= movable;
-	EXPECT_EQ(variant->mode == PINNED, moved > 0);
-	for (i = 0; variant->mode == PINNED && i < self->len; i += PAGE)
+	EXPECT_EQ(!(variant->mode & MIRROR), moved > 0);
+	for (i = 0; !(variant->mode & MIRROR) && i < self->len; i += PAGE)
 		EXPECT_GT(movable, mem_phys(self->p + i));
 	EXPECT_EQ(self->len, mem_check(self->p, 0, self->len));
 	dma_both_ways(_metadata, self->fd, h, self->p, 3 * PAGE, self->buf);
@@ -2721,6 +2978,7 @@ struct fuzz_handle {
 
 struct fuzz {
 	int fd;
+	unsigned int rdma;	/* RDMA or 0 */
 	unsigned int seed;
 	unsigned char *p;
 	int prot[FUZZ_PAGES];	/* -1: no VMA */
@@ -2871,7 +3129,7 @@ static bool fuzz_handle(struct fuzz *f, int op)
 {
 	int slot = fuzz_rand(f, 4), first = fuzz_rand(f, 12), ret;
 	struct fuzz_handle *h = &f->handle[slot];
-	unsigned int flags = fuzz_rand(f, 3) ? WRITE : 0;
+	unsigned int flags = f->rdma | (fuzz_rand(f, 3) ? WRITE : 0);
 	int nr = 1 + fuzz_rand(f, 12 - first), byte = fuzz_rand(f, 255) + 1;
 
 	if (slot >= 2)
@@ -2948,12 +3206,15 @@ FIXTURE(fuzz)
 FIXTURE_VARIANT(fuzz)
 {
 	unsigned int seed;
+	unsigned int rdma;
 };
 
 FIXTURE_VARIANT_ADD(fuzz, seed_1) { .seed = 1 };
 FIXTURE_VARIANT_ADD(fuzz, seed_2) { .seed = 2 };
 FIXTURE_VARIANT_ADD(fuzz, seed_3) { .seed = 3 };
 FIXTURE_VARIANT_ADD(fuzz, seed_4) { .seed = 4 };
+FIXTURE_VARIANT_ADD(fuzz, rdma_1) { .seed = 1, .rdma = RDMA };
+FIXTURE_VARIANT_ADD(fuzz, rdma_2) { .seed = 2, .rdma = RDMA };
 
 FIXTURE_SETUP(fuzz)
 {
@@ -2962,6 +3223,11 @@ FIXTURE_SETUP(fuzz)
 	oracles_begin(&self->o);
 	self->f.fd = open(EDU_DEV, O_RDWR);
 	ASSERT_GE(self->f.fd, 0);
+	if (refused(variant->rdma))
+		SKIP(return, REFUSED);
+	if (rdma_missing(self->f.fd, variant->rdma))
+		SKIP(return, NO_RDMA);
+	self->f.rdma = variant->rdma;
 	self->f.seed = variant->seed;
 	self->f.p = mem_alloc(MEM_4K, FUZZ_PAGES * PAGE);
 	ASSERT_NE(MAP_FAILED, self->f.p);
@@ -2973,7 +3239,8 @@ FIXTURE_SETUP(fuzz)
 FIXTURE_TEARDOWN(fuzz)
 {
 	close(self->f.fd);
-	munmap(self->f.p, FUZZ_PAGES * PAGE);
+	if (self->f.p)
+		munmap(self->f.p, FUZZ_PAGES * PAGE);
 	oracles_check(_metadata, &self->o);
 }
 
@@ -3053,6 +3320,12 @@ TEST(mirror_refused_with_bounce_buffers)
 	ASSERT_GE(fd, 0);
 	h = edu_map(fd, p, 8 * PAGE, MIRROR);
 	EXPECT_TRUE(bounces() ? h == -EOPNOTSUPP : h > 0);
+	if (!rdma_missing(fd, RDMA)) {
+		h = edu_map(fd, p, 8 * PAGE, ODP);
+		EXPECT_TRUE(bounces() ? h == -EOPNOTSUPP : h > 0);
+		h = edu_map(fd, p, 8 * PAGE, UMEM);
+		EXPECT_TRUE(bounces() ? h == -EIO : h > 0);
+	}
 	h = edu_map(fd, p, 8 * PAGE, PINNED);
 	EXPECT_LT(0, h);
 	close(fd);

@@ -42,21 +42,15 @@ static inline bool edu_protected(int fd)
 	return !edu_ioctl(fd, GUP_RANGE_EDU_INFO, &info) && info.protected;
 }
 
-/* A handle, which is positive, or -errno. */
-static inline int edu_map(int fd, void *va, size_t len, unsigned int flags)
+/* Is GUP_RANGE_EDU_MAP_RDMA there? */
+static inline bool edu_rdma(int fd)
 {
-	struct gup_range_edu_map req = {
-		.size = sizeof(req),
-		.flags = flags,
-		.va = (uintptr_t)va,
-		.len = len,
-		.granule = PAGE,
-	};
-	int ret = edu_ioctl(fd, GUP_RANGE_EDU_MAP, &req);
+	struct gup_range_edu_info info = { .size = sizeof(info) };
 
-	return ret ? ret : (int)req.handle;
+	return !edu_ioctl(fd, GUP_RANGE_EDU_INFO, &info) && info.rdma;
 }
 
+/* A handle, which is positive, or -errno. */
 static inline int edu_map_acct(int fd, void *va, size_t len,
 			       unsigned int flags, unsigned int acct)
 {
@@ -67,6 +61,27 @@ static inline int edu_map_acct(int fd, void *va, size_t len,
 		.len = len,
 		.acct = acct,
 		.granule = PAGE,
+	};
+	int ret = edu_ioctl(fd, GUP_RANGE_EDU_MAP, &req);
+
+	return ret ? ret : (int)req.handle;
+}
+
+static inline int edu_map(int fd, void *va, size_t len, unsigned int flags)
+{
+	return edu_map_acct(fd, va, len, flags, ACCT_NONE);
+}
+
+/* For a device with pages of @granule bytes. */
+static inline int edu_map_pages(int fd, void *va, size_t len,
+				unsigned int flags, size_t granule)
+{
+	struct gup_range_edu_map req = {
+		.size = sizeof(req),
+		.flags = flags,
+		.va = (uintptr_t)va,
+		.len = len,
+		.granule = granule,
 	};
 	int ret = edu_ioctl(fd, GUP_RANGE_EDU_MAP, &req);
 
