@@ -55,8 +55,8 @@ class Judge(unittest.TestCase):
             self.red(f"detector missing: {name}", console=CONSOLE.replace(text, ""))
 
     def test_values(self):
-        r = judge(GOOD.replace("ok 1 a\n", "value a.errno EFAULT 14\n# value b 1\nok 1 a\nvalue c\n"))
-        self.assertEqual((r["red"], r["suites"][0]["values"]), ([], {"a.errno": "EFAULT 14", "c": ""}))
+        r = judge(GOOD.replace("ok 1 a\n", "value a.errno EFAULT 14\n# value b 1\nok 1 a\nvalue c\nvalue d x=1 y=2\n"))
+        self.assertEqual((r["red"], r["suites"][0]["values"]), ([], {"a.errno": "EFAULT 14", "c": "", "d.x": "1", "d.y": "2"}))
 
     def test_splats(self):
         for s in ("WARNING: mm/gup.c:1 at f", "BUG: KASAN: use-after-free", "WARNING: possible circular locking",

@@ -181,8 +181,18 @@ def parse_report(text):
 
 
 def values(lines):
-    """{name: words} of the lines "value NAME WORDS": what two kernels are compared by."""
-    return {m[1]: m[2].strip() for m in (re.match(r"value (\S+)(.*)$", ln) for ln in lines) if m}
+    """What two kernels are compared by: {name: words} of the lines "value NAME WORDS".
+
+    Where each of the words is FIELD=WORD, it is one value a field.
+    """
+    out = {}
+    for m in (re.match(r"value (\S+)(.*)$", ln) for ln in lines):
+        fields = [w.split("=", 1) for w in m[2].split()] if m else []
+        if fields and all(len(f) == 2 for f in fields):
+            out.update({f"{m[1]}.{f[0]}": f[1] for f in fields})
+        elif m:
+            out[m[1]] = m[2].strip()
+    return out
 
 
 def splats(console, allow):

@@ -11,12 +11,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
+#include <rdma/ib_user_ioctl_cmds.h>
+#include <rdma/ib_user_verbs.h>
+#include <rdma/rdma_user_ioctl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -95,7 +99,7 @@ static long pins(void)
 	       number("/proc/vmstat", "nr_foll_pin_released ");
 }
 
-static int pagemap_fd = -1, flags_fd = -1;
+static int pagemap_fd, mem_fd, flags_fd;
 
 static int dirty(const void *p, size_t len)
 {
@@ -121,6 +125,17 @@ static unsigned int sum(const void *p, size_t len)
 	for (size_t i = 0; i < len; i++)
 		h = (h ^ ((const uint8_t *)p)[i]) * 16777619u;
 	return h;
+}
+
+/* The same of memory that may not be there, or not readable. */
+static unsigned int sum_any(const uint8_t *p, size_t len)
+{
+	static uint8_t copy[HUGE];
+
+	for (size_t i = 0; i < len; i += PAGE)
+		if (pread(mem_fd, copy + i, PAGE, (uintptr_t)p + i) != PAGE)
+			memset(copy + i, 0xee, PAGE);
+	return sum(copy, len);
 }
 
 /* ---------------------------------------------------------------- memory */
@@ -298,21 +313,25 @@ static int transfer(int op, struct ibv_mr *local, size_t len,
 /* Register, look, let the device use it, deregister, look again. */
 static void use(const char *kind, int access, size_t skip, size_t cut, bool data)
 {
-	long pin0 = status("VmPin:"), lck0 = status("VmLck:");
+	uint8_t *base, *p, *s = NULL;
 	struct ibv_mr *mr, *stage = NULL;
 	size_t all, len, n;
-	uint8_t *base = memory(kind, &all), *p = base + skip, *s = NULL;
+	long pin0, lck0;
 	int was, st;
 
-	len = all - skip - cut;
 	if (data) {
 		connect_pair();
-		s = anon(all, MAP_PRIVATE);
-		fill(s, all, 99);
-		stage = ibv_reg_mr(pd, s, all, W);
+		s = anon(HUGE, MAP_PRIVATE);
+		fill(s, HUGE, 99);
+		stage = ibv_reg_mr(pd, s, HUGE, W);
 		need(stage, "staging memory");
-		pin0 = status("VmPin:");
 	}
+	pin0 = status("VmPin:");
+	lck0 = status("VmLck:");
+	/* Last, so that nothing else is mapped into a hole. */
+	base = memory(kind, &all);
+	p = base + skip;
+	len = all - skip - cut;
 	was = dirty(base, all);
 	mr = ibv_reg_mr(pd, p, len, access);
 	say(" reg=%s", mr ? "ok" : strerrorname_np(errno));
@@ -325,12 +344,12 @@ static void use(const char *kind, int access, size_t skip, size_t cut, bool data
 		n = len > 3 * PAGE ? PAGE * 3 / 2 : len;
 		st = transfer(IBV_WR_RDMA_READ, stage, n, mr,
 			      (uintptr_t)p + at);
-		say(" read=%d:%08x", st, sum(s, all));
+		say(" read=%d read_bytes=%08x", st, sum(s, all));
 		fill(s, all, 99);
 		if (!st && (access & W) == W && len > PAGE) {
 			st = transfer(IBV_WR_ATOMIC_FETCH_AND_ADD, stage, 8, mr,
 				      ((uintptr_t)p + 15) & ~7UL);
-			say(" atomic=%d:%08x", st, sum(s, 8));
+			say(" atomic=%d was=%08x", st, sum(s, 8));
 		}
 		fill(s, all, 99);
 		if (!st) {
@@ -338,15 +357,15 @@ static void use(const char *kind, int access, size_t skip, size_t cut, bool data
 				      (uintptr_t)p + at);
 			say(" write=%d", st);
 		}
-		say(" VmPin=%ld", status("VmPin:") - pin0);
+		say(" VmPin_used=%ld", status("VmPin:") - pin0);
 	}
 	if (mr) {
 		errno = ibv_dereg_mr(mr);
 		say(" dereg=%d", errno);
 	}
-	say(" dirty=%d->%d", was, dirty(base, all));
+	say(" dirty_before=%d dirty=%d", was, dirty(base, all));
 	if (data)
-		say(" bytes=%08x", sum(base, all));
+		say(" bytes=%08x", sum_any(base, all));
 	if (status("VmPin:") != pin0 || status("VmLck:") != lck0) {
 		bad = true;
 		say(" LEFT VmPin=%ld VmLck=%ld", status("VmPin:") - pin0,
@@ -364,6 +383,7 @@ static void refuse(uint64_t addr, uint64_t len, int access)
 	    status("VmPin:"));
 	if (mr)
 		say(" dereg=%d", ibv_dereg_mr(mr));
+	say(" after=%ld", status("VmPin:"));
 	bad = status("VmPin:") != 0;
 }
 
@@ -381,7 +401,7 @@ static void limit(size_t allowed, size_t pages, int access)
 	say(" reg=%s VmPin=%ld", mr ? "ok" : strerrorname_np(errno),
 	    status("VmPin:"));
 	more = ibv_reg_mr(pd, p + LEN / 2, PAGE, access);
-	say(" one_more=%s VmPin=%ld", more ? "ok" : strerrorname_np(errno),
+	say(" one_more=%s VmPin_then=%ld", more ? "ok" : strerrorname_np(errno),
 	    status("VmPin:"));
 	if (more)
 		ibv_dereg_mr(more);
@@ -389,6 +409,60 @@ static void limit(size_t allowed, size_t pages, int access)
 		ibv_dereg_mr(mr);
 	say(" after=%ld", status("VmPin:"));
 	bad = status("VmPin:") != 0;
+}
+
+/*
+ * librxe and libsiw of rdma-core 44 have neither of the next two: ask the kernel
+ * itself.
+ */
+static int kernel_rereg(struct ibv_mr *mr, int flags, void *p, size_t len,
+			int access)
+{
+	struct ib_uverbs_rereg_mr_resp resp;
+	struct {
+		struct ib_uverbs_cmd_hdr hdr;
+		struct ib_uverbs_rereg_mr cmd;
+	} c = {
+		.hdr = { .command = IB_USER_VERBS_CMD_REREG_MR,
+			 .in_words = sizeof(c) / 4,
+			 .out_words = sizeof(resp) / 4 },
+		.cmd = { .response = (uintptr_t)&resp,
+			 .mr_handle = mr->handle, .flags = flags,
+			 .start = (uintptr_t)p, .length = len,
+			 .hca_va = (uintptr_t)p, .pd_handle = pd->handle,
+			 .access_flags = access },
+	};
+
+	return write(ctx->cmd_fd, &c, sizeof(c)) == sizeof(c) ? 0 : errno;
+}
+
+static int kernel_advise(int advice, int flags, struct ibv_sge *sge)
+{
+	struct ib_uverbs_sge usge = { .addr = sge->addr, .length = sge->length,
+				      .lkey = sge->lkey };
+	struct {
+		struct ib_uverbs_ioctl_hdr hdr;
+		struct ib_uverbs_attr attrs[4];
+	} c = {
+		.hdr = { .length = sizeof(c), .object_id = UVERBS_OBJECT_MR,
+			 .method_id = UVERBS_METHOD_ADVISE_MR, .num_attrs = 4,
+			 .driver_id = RDMA_DRIVER_RXE },
+		.attrs = {
+			{ .attr_id = UVERBS_ATTR_ADVISE_MR_PD_HANDLE,
+			  .flags = UVERBS_ATTR_F_MANDATORY,
+			  .data = pd->handle },
+			{ .attr_id = UVERBS_ATTR_ADVISE_MR_ADVICE, .len = 8,
+			  .flags = UVERBS_ATTR_F_MANDATORY, .data = advice },
+			{ .attr_id = UVERBS_ATTR_ADVISE_MR_FLAGS, .len = 4,
+			  .flags = UVERBS_ATTR_F_MANDATORY, .data = flags },
+			{ .attr_id = UVERBS_ATTR_ADVISE_MR_SGE_LIST,
+			  .len = sizeof(usge),
+			  .flags = UVERBS_ATTR_F_MANDATORY,
+			  .data = (uintptr_t)&usge },
+		},
+	};
+
+	return ioctl(ctx->cmd_fd, RDMA_VERBS_IOCTL, &c) ? errno : 0;
 }
 
 static void rereg(int from, int to, bool move)
@@ -399,18 +473,30 @@ static void rereg(int from, int to, bool move)
 	int r;
 
 	need(mr, "ibv_reg_mr");
-	if (move)
-		r = ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL,
-				 p + PAGE, LEN / 4, 0);
-	else
-		r = ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0,
-				 to);
-	say(" rereg=%d", r);
-	if (r)
-		say(":%s", strerrorname_np(errno));
 	say(" VmPin=%ld", status("VmPin:"));
-	say(" dereg=%d VmPin=%ld", ibv_dereg_mr(mr), status("VmPin:"));
+	if (move)
+		r = kernel_rereg(mr, IBV_REREG_MR_CHANGE_TRANSLATION, p + PAGE,
+				 LEN / 4, 0);
+	else
+		r = kernel_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, 0, to);
+	say(" rereg=%s", r ? strerrorname_np(r) : "ok");
+	say(" VmPin_then=%ld", status("VmPin:"));
+	r = ibv_dereg_mr(mr);
+	say(" dereg=%d after=%ld", r, status("VmPin:"));
 	bad = status("VmPin:") != 0;
+}
+
+static int resident(const void *p, size_t len)
+{
+	int n = 0;
+
+	for (uintptr_t a = (uintptr_t)p; a < (uintptr_t)p + len; a += PAGE) {
+		uint64_t e = 0;
+
+		if (pread(pagemap_fd, &e, 8, a / PAGE * 8) == 8)
+			n += e >> 63;
+	}
+	return n;
 }
 
 static void advise(const char *kind, int access, int advice, int flags)
@@ -423,9 +509,13 @@ static void advise(const char *kind, int access, int advice, int flags)
 
 	need(mr, "ibv_reg_mr");
 	sge = (struct ibv_sge){ (uintptr_t)p + PAGE + 5, 3 * PAGE, mr->lkey };
-	r = ibv_advise_mr(pd, advice, flags, &sge, 1);
-	say(" advise=%s VmPin=%ld", r ? strerrorname_np(r) : "ok",
-	    status("VmPin:"));
+	say(" resident=%d", resident(p, all));
+	r = kernel_advise(advice, flags, &sge);
+	/* the work of an asynchronous one */
+	for (int i = 0; !r && !flags && i < 40 && !resident(p, all); i++)
+		usleep(50000);
+	say(" advise=%s VmPin=%ld resident_then=%d",
+	    r ? strerrorname_np(r) : "ok", status("VmPin:"), resident(p, all));
 	say(" dereg=%d", ibv_dereg_mr(mr));
 	bad = status("VmPin:") != 0;
 }
@@ -538,6 +628,7 @@ static void end(pid_t pid, const char *name)
 		pid_ = fork();						\
 		if (!pid_) {						\
 			pagemap_fd = open("/proc/self/pagemap", O_RDONLY); \
+			mem_fd = open("/proc/self/mem", O_RDONLY);	\
 			open_device(dev);				\
 			call;						\
 			printf("value %s\n", line);			\
