@@ -57,15 +57,14 @@ BOOTS = {
 
 # What each guest kernel is made of: files of lab/config. "base" is the unpatched one, which
 # has the options of "run". "each" is never booted: what the patches touch is compiled in it.
-RDMA_DEBUG = ["rdma"]  # the debug kernel has RDMA, and the boot "rdma" is one of its tests
 FRAGMENTS = {
-    "debug": ["common", "debug", "gup_range", *RDMA_DEBUG],
+    "debug": ["common", "debug", "gup_range", "rdma"],
     "run": ["common", "run", "gup_range", "rdma"],
     "base": ["common", "run", "rdma"],
     "each": ["common", "debug", "gup_range", "rdma"],
 }
 
-TEST_BOOTS = [b for b in BOOTS if b not in ("upstream", "rdma") or b in RDMA_DEBUG]
+TEST_BOOTS = [b for b in BOOTS if b not in ("upstream", "rdma")]
 
 # loglevel=7 puts the banners of the detectors on the console, where they are
 # looked for. A suite is run by name from the guest's init.

@@ -641,15 +641,15 @@ undo:
 }
 
 /*
- * The same where nothing is linked: cut @run and make the part that is in the
- * range writable. At no moment it is not mapped, so an invalidation finds it.
+ * The same where nothing is linked: cut @run and make the part that is in @want
+ * writable. At no moment it is not mapped, so an invalidation finds it.
  */
 static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found,
-			     u64 run, unsigned int i)
+			     u64 run, unsigned int i, u64 want)
 {
-	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 	unsigned long page = hmm_run_first(run), end = hmm_run_end(run);
-	unsigned long distance = hmm_run_pfn(run) - page, cut[2];
+	unsigned long cut[2] = { hmm_run_first(want), hmm_run_end(want) };
+	unsigned long distance = hmm_run_pfn(run) - page;
 	struct hmm_block *block;
 	unsigned int nr = 0, k;
 	u64 new[3];
@@ -657,8 +657,6 @@ static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found
 	block = hmm_merge_room(prep, va, found, 2);
 	if (!block)
 		return -ENOMEM;
-	cut[0] = prep->first > base ? (prep->first - base) >> PAGE_SHIFT : 0;
-	cut[1] = (min(prep->last, base + HMM_BLOCK_SIZE) - base) >> PAGE_SHIFT;
 	for (k = 0; page < end; k++) {
 		unsigned long next = k < 2 ? clamp(cut[k], page, end) : end;
 
@@ -673,39 +671,41 @@ static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found
 }
 
 /*
- * @run, run @i of the block at @va, is read-only and has to become writable. Take
- * it out and put back, read-only, what lies outside of the range; the rest is
- * linked as any other gap. The range is widened for the driver's knowledge.
+ * @run, run @i of the block at @va, is read-only, and what of it is in @want has
+ * to become writable. Take it out and put back, read-only, what lies outside; the
+ * rest is linked as any other gap. The range is widened for the driver's
+ * knowledge.
  */
 static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
-			     u64 *found, u64 run, unsigned int i)
+			     u64 *found, u64 run, unsigned int i, u64 want)
 {
 	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 	unsigned long start = hmm_run_va(base, run);
 	unsigned long end = base + (hmm_run_end(run) << PAGE_SHIFT);
+	unsigned long first = hmm_run_va(base, want);
+	unsigned long last = base + (hmm_run_end(want) << PAGE_SHIFT);
 	struct hmm_block *block;
 	unsigned int nr = 0;
 	u64 keep[2];
 
 	if (prep->map->linear)
-		return hmm_merge_promote(prep, va, found, run, i);
+		return hmm_merge_promote(prep, va, found, run, i, want);
 	/* It becomes more than one only if it sticks out at both ends. */
-	block = hmm_merge_room(prep, va, found,
-			       start < prep->first && end > prep->last);
+	block = hmm_merge_room(prep, va, found, start < first && end > last);
 	if (!block)
 		return -ENOMEM;
 	hmm_unlink_span(prep->map, start, end, false);
 	prep->range->start = min(prep->range->start, start);
 	prep->range->end = max(prep->range->end, end);
 
-	if (start < prep->first)
+	if (start < first)
 		keep[nr++] = hmm_run(hmm_run_pfn(run), hmm_run_first(run),
-				     (prep->first - start) >> PAGE_SHIFT, 0);
-	if (end > prep->last)
+				     (first - start) >> PAGE_SHIFT, 0);
+	if (end > last)
 		keep[nr++] = hmm_run(hmm_run_pfn(run) +
-				     ((prep->last - start) >> PAGE_SHIFT),
-				     (prep->last - base) >> PAGE_SHIFT,
-				     (end - prep->last) >> PAGE_SHIFT, 0);
+				     ((last - start) >> PAGE_SHIFT),
+				     (last - base) >> PAGE_SHIFT,
+				     (end - last) >> PAGE_SHIFT, 0);
 	hmm_block_splice(block, i, 1, keep, nr);
 	return hmm_merge_put_back(prep->map, base, block, i, nr);
 }
@@ -793,7 +793,7 @@ static int hmm_merge_run(struct hmm_prep *prep, unsigned long va, u64 *found,
 			if (have & HMM_RUN_WRITE || !(run & HMM_RUN_WRITE))
 				continue;
 			next = page;
-			ret = hmm_merge_upgrade(prep, va, found, have, i);
+			ret = hmm_merge_upgrade(prep, va, found, have, i, run);
 			if (ret)
 				return ret;
 			continue;
@@ -1056,8 +1056,8 @@ static int hmm_map_init_dev(struct gup_range_map *map, unsigned long start,
  *
  * Return: 0 or
  * * -EINVAL - no DMA mask, or bad granule
- * * -EOVERFLOW - the notifier covers half of the address space, or its last
- *   page
+ * * -EOVERFLOW - the notifier covers half of the address space, or some of its
+ *   last 512 pages
  * * -EOPNOTSUPP - the device cannot mirror: it is not coherent, does not reach
  *   all memory, bounces, or has DMA operations of its own (there is no moment
  *   at which a copy could be made); or granule > PAGE_SIZE without an IOMMU
@@ -1075,7 +1075,8 @@ int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 	ret = gup_map_init(&new, dev, granule);
 	if (ret)
 		return ret;
-	if (!end)
+	/* Blocks are walked whole: none may end at 0. */
+	if (!ALIGN(end, HMM_BLOCK_SIZE))
 		return -EOVERFLOW;
 	if (!IS_ALIGNED(start | end, granule) && granule > PAGE_SIZE)
 		return -EINVAL;

@@ -2828,6 +2828,28 @@ static void hmm_snapshot(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, writable, TEST_ALL);
 }
 
+/* Contiguous pages of which one is writable: the others stay as they are. */
+static void hmm_snapshot_upgrade(struct kunit *test)
+{
+	unsigned long mapped, writable, page;
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_setup(test, TEST_VA, PROT_READ);
+	page = ctx->va + 3 * PAGE_SIZE;
+	KUNIT_ASSERT_EQ(test, page,
+			vm_mmap(ctx->file, page, PAGE_SIZE,
+				PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+				3 * PAGE_SIZE));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
+	KUNIT_ASSERT_EQ(test, 0, put_user(1, (char __user *)page));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES,
+					      HMM_PFN_REQ_WRITE));
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL);
+	KUNIT_EXPECT_EQ(test, writable, BIT(3));
+}
+
 /* What is not there is no error without faults. */
 static void hmm_snapshot_no_memory(struct kunit *test)
 {
@@ -2954,6 +2976,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_many_upgrades),
 	KUNIT_CASE(hmm_many_random),
 	KUNIT_CASE_PARAM(hmm_snapshot, hmm_snapshot_gen_params),
+	KUNIT_CASE(hmm_snapshot_upgrade),
 	KUNIT_CASE(hmm_snapshot_no_memory),
 	KUNIT_CASE(hmm_snapshot_random),
 	{}
