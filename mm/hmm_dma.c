@@ -1248,8 +1248,7 @@ static int hmm_found_runs(struct hmm_prep *prep, unsigned long va,
 {
 	u64 flags = prep->range->flags & GUP_RANGE_WRITE ? HMM_RUN_WRITE : 0;
 	const struct phys_vec *vec = prep->runs.vec;
-	unsigned long pfn = 0, left = 0, page, last, pages, total, next;
-	bool hole = false;
+	unsigned long pfn = 0, left = 0, page, last, pages, gap, next;
 	unsigned int nr;
 	int ret;
 
@@ -1259,23 +1258,24 @@ static int hmm_found_runs(struct hmm_prep *prep, unsigned long va,
 		next = min(ALIGN_DOWN(va, HMM_BLOCK_SIZE) + HMM_BLOCK_SIZE, end);
 		page = (va >> PAGE_SHIFT) % HMM_BLOCK_PAGES;
 		last = page + ((next - va) >> PAGE_SHIFT);
-		total = 0;
+		gap = 0;
 		for (nr = 0; page < last; page += pages) {
 			if (!left) {
-				hole = vec->paddr == HMM_RUNS_HOLE;
 				pfn = PHYS_PFN(vec->paddr);
 				left = vec->len >> PAGE_SHIFT;
 				vec++;
 			}
 			pages = min(left, last - page);
 			left -= pages;
-			if (unlikely(hole))
+			if (unlikely(pfn == PHYS_PFN(HMM_RUNS_HOLE))) {
+				gap += pages;
 				continue;
+			}
 			run[nr++] = hmm_run(pfn, page, pages, flags);
 			pfn += pages;
-			total += pages;
 		}
-		ret = hmm_found_add(prep, va, nr, total);
+		ret = hmm_found_add(prep, va, nr,
+				    ((next - va) >> PAGE_SHIFT) - gap);
 		if (ret)
 			return ret;
 	}
