@@ -226,8 +226,29 @@ static void drain(void)
 }
 
 /* From any state, as an error leaves both ends useless. */
+/*
+ * After an error: rxe reports it, or answers with it, and has the queue pair in the
+ * error state later, which would undo a reset in between. Not each error is one
+ * for the responder.
+ */
+static void wait_error(void)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr a = { };
+
+	for (int i = 0; i < 2; i++)
+		for (int ms = 0; ms < (i ? 200 : 2000); ms++) {
+			check(!ibv_query_qp(qp[i], &a, IBV_QP_STATE, &init),
+			      "%s", strerror(errno));
+			if (a.qp_state != IBV_QPS_RTS)
+				break;
+			usleep(1000);
+		}
+}
+
 static void connect_qps(void)
 {
+	wait_error();
 	for (int i = 0; i < 2; i++) {
 		struct ibv_qp_attr a = { .qp_state = IBV_QPS_RESET };
 
