@@ -31,6 +31,8 @@ class Judge(unittest.TestCase):
         self.red("planned 3", GOOD.replace("1..2", "1..3"))
         self.red("planned 1", GOOD.replace("1..2", "1..1"))
         self.red("not ok b", GOOD.replace("ok 2 b", "not ok 2 b"))
+        self.red("not ok b (t.c:7:b:Expected 0 (0) == x (1))",
+                 GOOD.replace("ok 2 b", "# t.c:7:b:Expected 0 (0) == x (1)\n# b: Test failed\nnot ok 2 b"))
         self.red("no results", GOOD.replace("1..2\nok 1 a\nok 2 b\n", ""))
         self.red("planned 2 results, got 0", GOOD.replace("ok 1 a\nok 2 b\n", ""))
         self.red("exit code 1", GOOD.replace("rc=0", "rc=1"))

@@ -61,6 +61,7 @@ class Tap:
         self.planned = 0
         self.plans = 0
         self.scopes = {}       # indentation -> [plan or None, results seen, failed, title]
+        self.said = []         # what a test said of its failure
         for line in lines:
             self.line(line.replace("\t", "    "))
         self.close(0)
@@ -103,9 +104,14 @@ class Tap:
             return
         m = self.LINE.match(line)
         if not m:
+            if re.search(r"\bExpected\b|EXPECTATION|ASSERTION|time ?out", stripped, re.I):
+                self.said.append(stripped.lstrip("# ").strip())
             return
         bad = m[2] == "not ok"
         text, reason, kind = m[4].strip(), "", "fail" if bad else "pass"
+        if bad:
+            reason = "; ".join(self.said[:2])
+        self.said = []
         d = self.DIRECTIVE.search(text)
         if d:
             word, reason = d[1].upper(), d[2].strip()
@@ -257,7 +263,8 @@ def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=
              "tests": by_name(tap.results), "values": values(s["lines"]),
              "seconds": s.get("seconds"), "rc": s.get("rc")}
         bad = [f"{s['suite']}: {p}" for p in tap.problems]
-        bad += [f"{s['suite']}: not ok {n}" for n in r["failed"][:10]]
+        bad += [f"{s['suite']}: not ok {n}" + (f" ({why})" if why else "")
+                for n, _, why in [t for t in tap.results if t[1] == "fail"][:10]]
         if not s["ended"]:
             bad.append(f"{s['suite']}: did not end")
         elif not tap.results and not filtered:

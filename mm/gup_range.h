@@ -85,7 +85,8 @@ static inline bool gup_map_reaches(const struct gup_range_map *map,
 
 /*
  * What is mapped is kept as runs, per block of HMM_BLOCK_PAGES pages. A run is
- * a unit: what one link made. Neither an IOMMU leaf nor the record of a
+ * a unit: what one link made; or, where an upgrade cut it in place, its first part,
+ * and HMM_RUN_CONT marks the others. Neither an IOMMU leaf nor the record of a
  * virtio-iommu mapping nor a dma_map_phys() can be split, so units are unlinked
  * whole; that none leaves its block bounds what an invalidation can widen to.
  *
@@ -107,6 +108,7 @@ static inline bool gup_map_reaches(const struct gup_range_map *map,
 #define HMM_RUN_MORE		GENMASK_ULL(57, 49)	/* pages - 1 */
 #define HMM_RUN_WRITE		BIT_ULL(58)
 #define HMM_RUN_NEW		BIT_ULL(59)	/* added by this call */
+#define HMM_RUN_CONT		BIT_ULL(60)	/* one unit with the run before */
 
 static inline u64 hmm_run(unsigned long pfn, unsigned long first,
 			  unsigned long nr, u64 flags)

@@ -244,23 +244,28 @@ static bool hmm_next_span(struct gup_range_map *map, unsigned long *start,
 	return found && *start < limit;
 }
 
-/* The unit around @va; false if there is none. */
+/* The unit around @va, with its first run; false if there is none. */
 static bool hmm_unit(struct gup_range_map *map, unsigned long va,
 		     unsigned long *start, unsigned long *end, u64 *run)
 {
 	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 	struct hmm_single single;
 	struct hmm_block *block = hmm_block(map, va, &single);
-	unsigned int i;
+	unsigned int i, last;
 
 	if (!block)
 		return false;
 	i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
 	if (i == block->nr || hmm_run_va(base, block->run[i]) > va)
 		return false;
+	last = i;
+	while (block->run[i] & HMM_RUN_CONT)
+		i--;
+	while (last + 1 < block->nr && block->run[last + 1] & HMM_RUN_CONT)
+		last++;
 	*run = block->run[i];
 	*start = hmm_run_va(base, *run);
-	*end = *start + (hmm_run_pages(*run) << PAGE_SHIFT);
+	*end = base + (hmm_run_end(block->run[last]) << PAGE_SHIFT);
 	return true;
 }
 
@@ -324,9 +329,10 @@ static void hmm_dirty(unsigned long pfn, unsigned long nr)
 	}
 }
 
-static enum dma_data_direction hmm_run_dir(u64 run)
+static enum dma_data_direction hmm_map_dir(const struct gup_range_map *map,
+					   bool write)
 {
-	return run & HMM_RUN_WRITE ? DMA_BIDIRECTIONAL : DMA_TO_DEVICE;
+	return write || map->bidir ? DMA_BIDIRECTIONAL : DMA_TO_DEVICE;
 }
 
 static bool hmm_map_unmaps_phys(const struct gup_range_map *map)
@@ -362,7 +368,8 @@ static void hmm_release(struct gup_range_map *map, unsigned long va,
 					       PFN_PHYS(hmm_run_pfn(run)) +
 					       map->dma_offset,
 					       hmm_run_pages(run) << PAGE_SHIFT,
-					       hmm_run_dir(run), map->attrs);
+					       hmm_map_dir(map, run & HMM_RUN_WRITE),
+					       map->attrs);
 			if (dirty && run & HMM_RUN_WRITE)
 				hmm_dirty(hmm_run_pfn(run), hmm_run_pages(run));
 		}
@@ -544,7 +551,9 @@ static int hmm_batch_link(struct hmm_prep *prep)
 	if (!prep->runs.nr)
 		return 0;
 	ret = hmm_link(prep->map, prep->va, prep->runs.end, prep->runs.vec,
-		       prep->runs.nr, gup_range_dir(prep->range));
+		       prep->runs.nr,
+		       hmm_map_dir(prep->map,
+				   prep->range->flags & GUP_RANGE_WRITE));
 	if (ret)
 		hmm_batch_drop(prep);
 	prep->runs.nr = 0;
@@ -640,9 +649,15 @@ undo:
 	return ret;
 }
 
+/* Nothing has to be linked anew for writing. */
+static bool hmm_upgrades_in_place(const struct gup_range_map *map)
+{
+	return map->linear || (map->bidir && dma_use_iova(&map->state));
+}
+
 /*
- * The same where nothing is linked: cut @run and make the part that is in @want
- * writable. At no moment it is not mapped, so an invalidation finds it.
+ * The same in place: cut @run and make the part that is in @want writable. At no
+ * moment it is not mapped, so the device can go on and an invalidation finds it.
  */
 static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found,
 			     u64 run, unsigned int i, u64 want)
@@ -650,9 +665,9 @@ static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found
 	unsigned long page = hmm_run_first(run), end = hmm_run_end(run);
 	unsigned long cut[2] = { hmm_run_first(want), hmm_run_end(want) };
 	unsigned long distance = hmm_run_pfn(run) - page;
+	u64 flags = run & HMM_RUN_CONT, new[3];
 	struct hmm_block *block;
 	unsigned int nr = 0, k;
-	u64 new[3];
 
 	block = hmm_merge_room(prep, va, found, 2);
 	if (!block)
@@ -663,7 +678,9 @@ static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found
 		if (next == page)
 			continue;
 		new[nr++] = hmm_run(page + distance, page, next - page,
-				    k == 1 ? HMM_RUN_WRITE : 0);
+				    flags | (k == 1 ? HMM_RUN_WRITE : 0));
+		/* Without an IOVA nothing was linked, and nothing is whole. */
+		flags = dma_use_iova(&prep->map->state) ? HMM_RUN_CONT : 0;
 		page = next;
 	}
 	hmm_block_splice(block, i, 1, new, nr);
@@ -688,7 +705,7 @@ static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
 	unsigned int nr = 0;
 	u64 keep[2];
 
-	if (prep->map->linear)
+	if (hmm_upgrades_in_place(prep->map))
 		return hmm_merge_promote(prep, va, found, run, i, want);
 	/* It becomes more than one only if it sticks out at both ends. */
 	block = hmm_merge_room(prep, va, found, start < first && end > last);
@@ -710,13 +727,14 @@ static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
 	return hmm_merge_put_back(prep->map, base, block, i, nr);
 }
 
-/* The driver missed an invalidation: @run has not the VMA's pages any more. */
-static int hmm_merge_stale(struct hmm_prep *prep, unsigned long base, u64 run)
+/* The driver missed an invalidation: at @va are not the VMA's pages any more. */
+static int hmm_merge_stale(struct hmm_prep *prep, unsigned long va)
 {
-	unsigned long start = hmm_run_va(base, run);
-	unsigned long end = base + (hmm_run_end(run) << PAGE_SHIFT);
+	unsigned long start = va, end = va;
+	u64 run;
 
 	WARN_ON_ONCE(1);
+	hmm_unit(prep->map, va, &start, &end, &run);
 	hmm_unlink(prep->map, start, end, false);
 	prep->range->start = min(prep->range->start, start);
 	prep->range->end = max(prep->range->end, end);
@@ -750,7 +768,7 @@ static void hmm_merge_take_out(struct hmm_prep *prep, unsigned long va)
 	struct hmm_block *block = hmm_block(prep->map, va, &single);
 	unsigned int i, n;
 
-	if (block == &single.block || prep->map->linear)
+	if (block == &single.block || hmm_upgrades_in_place(prep->map))
 		return;
 	i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
 	while (i < block->nr) {
@@ -788,7 +806,8 @@ static int hmm_merge_run(struct hmm_prep *prep, unsigned long va, u64 *found,
 		next = i < block->nr ? min(hmm_run_first(have), end) : end;
 		if (next <= page) {
 			if (hmm_run_pfn(have) - hmm_run_first(have) != distance)
-				return hmm_merge_stale(prep, base, have);
+				return hmm_merge_stale(prep, hmm_run_va(base,
+									have));
 			next = min(hmm_run_end(have), end);
 			if (have & HMM_RUN_WRITE || !(run & HMM_RUN_WRITE))
 				continue;
@@ -1453,9 +1472,9 @@ static int hmm_range_dma_post(struct hmm_range *range,
  * Without %HMM_PFN_REQ_WRITE pages are mapped DMA_TO_DEVICE. Where something has
  * to be done for that, a page that was mapped so and is now asked for writing is
  * linked anew, with what was linked together with it; a DMA to it at that moment
- * can fail. Start and end of
- * @range come back as what was touched: rounded to pages or to the granule, and
- * widened by such upgrades.
+ * can fail. With &gup_range_map.bidir none is. Start and end of @range come back
+ * as what was touched: rounded to pages or to the granule, and widened by such
+ * upgrades.
  *
  * Without %HMM_PFN_REQ_FAULT only what is there is mapped, and with
  * %HMM_PFN_REQ_WRITE alone only what is there and writable.
@@ -1514,7 +1533,8 @@ EXPORT_SYMBOL_GPL(hmm_range_dma_map);
 bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg,
 			unsigned long end)
 {
-	unsigned long va = max(seg->va + seg->len, map->start), first, last;
+	unsigned long va = max(seg->va + seg->len, map->start);
+	unsigned long first, last, start;
 	struct hmm_single single;
 	struct hmm_block *block;
 	unsigned int i;
@@ -1522,6 +1542,12 @@ bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg,
 
 	lockdep_assert_held(map->lock);
 	end = min(end, map->end);
+	/* What is unlinked together is visited together. */
+	if (map->bidir && end > map->start) {
+		hmm_unit(map, end - 1, &start, &end, &run);
+		if (!seg->len)
+			hmm_unit(map, va, &va, &last, &run);
+	}
 	for (seg->len = 0; va < end; va = first + HMM_BLOCK_SIZE) {
 		block = hmm_next_block(map, &va, end, &single);
 		if (!block)

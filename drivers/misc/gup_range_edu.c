@@ -483,6 +483,8 @@ static int edu_start_at(struct edu_handle *h, struct gup_range_edu_dma *req,
 			return ret;
 	}
 	ret = edu_addr(h, start, &addr, len);
+	if (!ret && mirror && h->umem && write && !edu_odp_writable(h, start))
+		ret = -EACCES;
 	if (!ret) {
 		*len = min(*len, req->len - done);
 		edu_start(h->edu, done, addr, *len, write);
@@ -711,6 +713,7 @@ static int edu_race(struct edu_handle *h, struct gup_range_edu_race *req,
 {
 	struct edu *edu = h->edu;
 	bool mapped = true;
+	unsigned long us;
 	u8 byte;
 	int ret;
 
@@ -720,8 +723,8 @@ static int edu_race(struct edu_handle *h, struct gup_range_edu_race *req,
 	if (!ret)
 		ret = edu_race_write(edu, addr, 0x22);
 	if (!ret) {
-		/* The flush queue of lazy mode is drained after 10 ms. */
-		usleep_range((EDU_DMA_MS - 5) * 1000, (EDU_DMA_MS - 4) * 1000);
+		us = (EDU_DMA_MS - req->lead_ms) * 1000;
+		usleep_range(us, us + 500);
 		edu_race_unmap(h, req->mode, addr);
 		mapped = false;
 		/* Not edu_idle(): the interrupt may be late. */
@@ -774,6 +777,7 @@ static int edu_ioctl_race(struct edu_file *file, void *arg)
 	int ret;
 
 	if (req->mode >= ARRAY_SIZE(flags) || req->in_time || req->changed ||
+	    req->reserved || !req->lead_ms || req->lead_ms >= EDU_DMA_MS ||
 	    !PAGE_ALIGNED(req->va))
 		return -EINVAL;
 	if (!use_dma_iommu(&edu->pdev->dev))

@@ -60,6 +60,7 @@ int edu_rdma_map(struct edu_handle *h, size_t granule);
 void edu_rdma_unmap(struct edu_handle *h);
 int edu_odp_fault(struct edu_handle *h, unsigned long start, unsigned long end,
 		  bool write);
+bool edu_odp_writable(struct edu_handle *h, unsigned long va);
 void edu_odp_unmap(struct edu_handle *h, unsigned long *start,
 		   unsigned long *end);
 int edu_umem_addr(struct edu_handle *h, unsigned long va, dma_addr_t *addr,
@@ -90,6 +91,11 @@ static inline int edu_odp_fault(struct edu_handle *h, unsigned long start,
 				unsigned long end, bool write)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline bool edu_odp_writable(struct edu_handle *h, unsigned long va)
+{
+	return false;
 }
 
 static inline void edu_odp_unmap(struct edu_handle *h, unsigned long *start,

@@ -73,6 +73,21 @@ int edu_odp_fault(struct edu_handle *h, unsigned long start, unsigned long end,
 	return 0;
 }
 
+/*
+ * May the device page table let the device write to @va? For a region that is
+ * all read-only the IOMMU knows better.
+ */
+bool edu_odp_writable(struct edu_handle *h, unsigned long va)
+{
+	struct ib_umem_odp *odp = to_ib_umem_odp(h->umem);
+	struct hmm_range_seg seg;
+
+	hmm_range_for_each_seg(&odp->map, &seg, va, va + 1)
+		if (va - seg.va < seg.len && seg.write)
+			return true;
+	return !odp->umem.writable;
+}
+
 /* With h->lock held. Start and end return what was unmapped. */
 void edu_odp_unmap(struct edu_handle *h, unsigned long *start,
 		   unsigned long *end)

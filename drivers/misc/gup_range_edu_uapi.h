@@ -130,6 +130,8 @@ struct gup_range_edu_race {
 	__u32 size;
 	__u32 mode;
 	__u64 va;		/* of one page */
+	__u32 lead_ms;		/* unmap so long before the DMA ends, 1 to 99 */
+	__u32 reserved;
 	__u32 in_time;		/* out: the unmap returned before the DMA ended */
 	__u32 changed;		/* out: the page was written all the same */
 };

@@ -105,9 +105,14 @@ struct gup_range_map_stats {
  * below.
  *
  * @attrs: DMA_ATTR_* of a pinned mapping, may be set after init
+ * @bidir: of a mirrored mapping, may be set between init and the first map: link
+ *	all pages DMA_BIDIRECTIONAL, so that none is linked anew for writing. What
+ *	is there for reading is then protected by the device page table alone,
+ *	which the driver fills from &hmm_range_seg.write
  */
 struct gup_range_map {
 	unsigned long		attrs;
+	bool			bidir;
 	/* private: */
 	struct device		*dev;
 	struct dma_iova_state	state;
