@@ -11,6 +11,7 @@ Mutant = collections.namedtuple("Mutant", "name contract file old new suite filt
                                 defaults=("intel-strict", None))
 
 RANGE, HMM, GUP = "mm/gup_range.c", "mm/hmm_dma.c", "mm/gup.c"
+ODP = "drivers/infiniband/core/umem_odp.c"
 
 MUTANTS = [
     Mutant("failed-pin-stays", "1 a failed pin leaves its pages pinned", RANGE,
@@ -78,14 +79,34 @@ int iommu_map(""", "gup_range", "fail_each_table", "fail_each_table", splat="WAR
            "	return dma_iova_link_vecs(map->dev, &map->state, map->slack + (offset ?: PAGE_SIZE),\n",
            "gup_range", "device_reads", "device_reads", splat="."),
     Mutant("mirror-read-only-writes", "3 a read-only mirrored page is mapped for writing", HMM,
-           "	ret = hmm_link(prep->map, prep->va, prep->runs.end, prep->runs.vec,\n"
-           "		       prep->runs.nr, gup_range_dir(prep->range));\n",
-           "	ret = hmm_link(prep->map, prep->va, prep->runs.end, prep->runs.vec,\n"
-           "		       prep->runs.nr, DMA_BIDIRECTIONAL);\n",
+           "	return write || map->bidir ? DMA_BIDIRECTIONAL : DMA_TO_DEVICE;\n",
+           "	return DMA_BIDIRECTIONAL;\n",
            "gup_range", "read_only_map", r"mirrored.*read_only_map_stops_write"),
     Mutant("upgrade-assumed", "3 a page that was mapped for reading is taken as writable", HMM,
            "			if (have & HMM_RUN_WRITE || !(run & HMM_RUN_WRITE))\n				continue;\n",
            "			continue;\n", "gup_range", "read_then_write", "read_then_write"),
+    Mutant("upgrade-takes-all", "3 an upgrade in place makes all of the unit writable", HMM,
+           "				    flags | (k == 1 ? HMM_RUN_WRITE : 0));\n",
+           "				    flags | HMM_RUN_WRITE);\n", "kunit", "hmm_range", "hmm_upgrade_in_place"),
+    Mutant("odp-read-only-writes", "3 a region that is only read is mapped for writing", ODP,
+           "	umem_odp->map.bidir = umem_odp->umem.writable;\n", "	umem_odp->map.bidir = true;\n",
+           "gup_range", "read_only_map", r"odp.*read_only_map_stops_write"),
+    Mutant("odp-unmap-lost", "4 an invalidation of on-demand paging leaves the pages mapped", ODP,
+           "	hmm_range_dma_unmap(&umem_odp->map, &start, &end);\n", "",
+           "gup_range", "munmap", r"mirror\.odp.*munmap"),
+    Mutant("upgrade-cuts-unit", "4 an upgrade in place forgets what was linked together", HMM,
+           "		flags = dma_use_iova(&prep->map->state) ? HMM_RUN_CONT : 0;\n", "		flags = 0;\n",
+           "gup_range", "upgrade_then_unmap", r"odp.*upgrade_then_unmap", splat="."),
+    Mutant("segments-cut-unit", "4 the segments are not all of what an unmap takes", HMM,
+           "	if (map->bidir && end > map->start) {\n", "	if (0) {\n",
+           "gup_range", "upgrade_then_unmap", r"odp.*upgrade_then_unmap"),
+    Mutant("snapshot-faults", "10 what is not there is faulted although nobody asked", HMM,
+           "	chunk.end = prep->last;\n",
+           "	chunk.end = prep->last;\n	chunk.default_flags |= HMM_PFN_REQ_FAULT;\n",
+           "kunit", "hmm_range", "hmm_snapshot"),
+    Mutant("last-block", "10 the end of the address space may be mirrored", HMM,
+           "	if (!ALIGN(end, HMM_BLOCK_SIZE))\n		return -EOVERFLOW;\n", "",
+           "gup_range", "last_block_of", r"(mirrored|odp)\.last_block_of", splat="."),
     Mutant("invalidate-lost", "4 an invalidation leaves the pages mapped", HMM,
            "	hmm_unlink(map, *start, *end, true);\n	trace_hmm_range_invalidate", "	trace_hmm_range_invalidate",
            "gup_range", "munmap", r"mirror\..*munmap"),

@@ -244,6 +244,14 @@ static bool hmm_next_span(struct gup_range_map *map, unsigned long *start,
 	return found && *start < limit;
 }
 
+/* Where the unit ends that run @i is of. */
+static unsigned long hmm_unit_end(const struct hmm_block *block, unsigned int i)
+{
+	while (i + 1 < block->nr && block->run[i + 1] & HMM_RUN_CONT)
+		i++;
+	return hmm_run_end(block->run[i]);
+}
+
 /* The unit around @va, with its first run; false if there is none. */
 static bool hmm_unit(struct gup_range_map *map, unsigned long va,
 		     unsigned long *start, unsigned long *end, u64 *run)
@@ -251,21 +259,18 @@ static bool hmm_unit(struct gup_range_map *map, unsigned long va,
 	unsigned long base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 	struct hmm_single single;
 	struct hmm_block *block = hmm_block(map, va, &single);
-	unsigned int i, last;
+	unsigned int i;
 
 	if (!block)
 		return false;
 	i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
 	if (i == block->nr || hmm_run_va(base, block->run[i]) > va)
 		return false;
-	last = i;
+	*end = base + (hmm_unit_end(block, i) << PAGE_SHIFT);
 	while (block->run[i] & HMM_RUN_CONT)
 		i--;
-	while (last + 1 < block->nr && block->run[last + 1] & HMM_RUN_CONT)
-		last++;
 	*run = block->run[i];
 	*start = hmm_run_va(base, *run);
-	*end = base + (hmm_run_end(block->run[last]) << PAGE_SHIFT);
 	return true;
 }
 
@@ -363,15 +368,16 @@ static void hmm_release(struct gup_range_map *map, unsigned long va,
 
 			if (hmm_run_va(base, run) >= end)
 				break;
-			if (unmap)
-				dma_unmap_phys(map->dev,
-					       PFN_PHYS(hmm_run_pfn(run)) +
-					       map->dma_offset,
-					       hmm_run_pages(run) << PAGE_SHIFT,
-					       hmm_map_dir(map, run & HMM_RUN_WRITE),
-					       map->attrs);
 			if (dirty && run & HMM_RUN_WRITE)
 				hmm_dirty(hmm_run_pfn(run), hmm_run_pages(run));
+			if (!unmap || run & HMM_RUN_CONT)
+				continue;
+			dma_unmap_phys(map->dev, PFN_PHYS(hmm_run_pfn(run)) +
+				       map->dma_offset,
+				       (hmm_unit_end(block, i) -
+					hmm_run_first(run)) << PAGE_SHIFT,
+				       hmm_map_dir(map, run & HMM_RUN_WRITE),
+				       map->attrs);
 		}
 		cond_resched();
 	}
@@ -652,7 +658,7 @@ undo:
 /* Nothing has to be linked anew for writing. */
 static bool hmm_upgrades_in_place(const struct gup_range_map *map)
 {
-	return map->linear || (map->bidir && dma_use_iova(&map->state));
+	return map->linear || map->bidir;
 }
 
 /*
@@ -662,28 +668,38 @@ static bool hmm_upgrades_in_place(const struct gup_range_map *map)
 static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found,
 			     u64 run, unsigned int i, u64 want)
 {
-	unsigned long page = hmm_run_first(run), end = hmm_run_end(run);
-	unsigned long cut[2] = { hmm_run_first(want), hmm_run_end(want) };
-	unsigned long distance = hmm_run_pfn(run) - page;
+	unsigned long first = hmm_run_first(run), end = hmm_run_end(run);
+	unsigned long distance = hmm_run_pfn(run) - first;
+	unsigned long from = max(hmm_run_first(want), first);
+	unsigned long to = min(hmm_run_end(want), end);
+	/* Where all is linear nothing was linked, and nothing is whole. */
+	u64 cont = prep->map->linear ? 0 : HMM_RUN_CONT;
 	u64 flags = run & HMM_RUN_CONT, new[3];
+	unsigned int nr = 0, del = 1;
 	struct hmm_block *block;
-	unsigned int nr = 0, k;
 
-	block = hmm_merge_room(prep, va, found, 2);
+	block = hmm_merge_room(prep, va, found, (first < from) + (to < end));
 	if (!block)
 		return -ENOMEM;
-	for (k = 0; page < end; k++) {
-		unsigned long next = k < 2 ? clamp(cut[k], page, end) : end;
-
-		if (next == page)
-			continue;
-		new[nr++] = hmm_run(page + distance, page, next - page,
-				    flags | (k == 1 ? HMM_RUN_WRITE : 0));
-		/* Without an IOVA nothing was linked, and nothing is whole. */
-		flags = dma_use_iova(&prep->map->state) ? HMM_RUN_CONT : 0;
-		page = next;
+	if (first < from) {
+		new[nr++] = hmm_run(first + distance, first, from - first, flags);
+		flags = cont;
+	} else if (flags && block->run[i - 1] & HMM_RUN_WRITE) {
+		/* It goes on where an earlier one ended. */
+		i--;
+		del++;
+		from = hmm_run_first(block->run[i]);
+		flags = block->run[i] & HMM_RUN_CONT;
 	}
-	hmm_block_splice(block, i, 1, new, nr);
+	if (to == end && i + del < block->nr &&
+	    block->run[i + del] & HMM_RUN_CONT &&
+	    block->run[i + del] & HMM_RUN_WRITE)
+		to = end = hmm_run_end(block->run[i + del++]);
+	new[nr++] = hmm_run(from + distance, from, to - from,
+			    flags | HMM_RUN_WRITE);
+	if (to < end)
+		new[nr++] = hmm_run(to + distance, to, end - to, cont);
+	hmm_block_splice(block, i, del, new, nr);
 	return 0;
 }
 
@@ -1039,6 +1055,16 @@ int hmm_map_addr(struct gup_range_map *map, unsigned long va,
 	return 0;
 }
 
+/* As dma_go_direct(), for a device that reaches all memory. */
+static bool hmm_dev_has_ops(struct device *dev)
+{
+#ifdef CONFIG_DMA_OPS_BYPASS
+	if (dev->dma_ops_bypass)
+		return false;
+#endif
+	return get_dma_ops(dev);
+}
+
 static int hmm_map_init_dev(struct gup_range_map *map, unsigned long start,
 			    unsigned long end)
 {
@@ -1047,7 +1073,7 @@ static int hmm_map_init_dev(struct gup_range_map *map, unsigned long start,
 	if (!dev->dma_mask)
 		return -EINVAL;
 	if (!dev_is_dma_coherent(dev) || is_swiotlb_force_bounce(dev) ||
-	    dma_addressing_limited(dev) || get_dma_ops(dev))
+	    dma_addressing_limited(dev) || hmm_dev_has_ops(dev))
 		return -EOPNOTSUPP;
 
 	map->attrs = DMA_ATTR_REQUIRE_COHERENT;
@@ -1182,7 +1208,7 @@ static void hmm_prep_free(struct hmm_prep *prep)
 /*
  * How many runs to have room for when the first @nr of prep->run come to the
  * block at @va. Each of them and each gap between those that are there can be
- * one more, and an upgrade cuts at most two.
+ * one more, and each can cut one that is there.
  */
 static unsigned int hmm_found_room(struct hmm_prep *prep, unsigned long va,
 				   unsigned int nr)
@@ -1197,7 +1223,7 @@ static unsigned int hmm_found_room(struct hmm_prep *prep, unsigned long va,
 		return nr;
 	i = hmm_block_find(block, hmm_run_first(prep->run[0]));
 	j = hmm_block_find(block, hmm_run_end(prep->run[nr - 1]));
-	max = min(block->nr + nr + (j - i) + 3, HMM_BLOCK_PAGES);
+	max = min(block->nr + 2 * nr + (j - i) + 3, HMM_BLOCK_PAGES);
 	if (max <= block->max)
 		return nr;
 	/* Those that fault page by page come again soon. */
@@ -1365,11 +1391,13 @@ static int hmm_range_pass(struct hmm_range *range, struct hmm_prep *prep,
 
 /*
  * Passes until one is not disturbed. The time runs from the first disturbance:
- * faulting is progress, however long it takes.
+ * faulting is progress, however long it takes. Without faults there is none, as
+ * each pass is what it takes to look at the page tables.
  */
 static int hmm_range_passes(struct hmm_range *range, struct hmm_prep *prep)
 {
 	unsigned long timeout = msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	bool fault = range->default_flags & HMM_PFN_REQ_FAULT;
 	unsigned long deadline = 0;
 	int ret;
 
@@ -1385,7 +1413,7 @@ static int hmm_range_passes(struct hmm_range *range, struct hmm_prep *prep)
 		trace_hmm_range_retry(range);
 		if (!deadline)
 			deadline = jiffies + timeout;
-		else if (time_after_eq(jiffies, deadline))
+		else if (fault && time_after_eq(jiffies, deadline))
 			return -EBUSY;
 	}
 }
@@ -1494,7 +1522,7 @@ static int hmm_range_dma_post(struct hmm_range *range,
  *   range's own dev_private_owner (that of others migrates back)
  * * -EOPNOTSUPP - no IOMMU, and DMA addresses are not at a constant distance
  *   from physical ones
- * * -EBUSY - invalidated again and again
+ * * -EBUSY - invalidated again and again; not without %HMM_PFN_REQ_FAULT
  * * -EINTR - a fatal signal
  * * -ESRCH - the process has exited
  * * -ENOMEM - no memory, for IOMMU page tables too
@@ -1519,64 +1547,80 @@ int hmm_range_dma_map(struct hmm_range *range, struct gup_range_map *map)
 }
 EXPORT_SYMBOL_GPL(hmm_range_dma_map);
 
+/* To the first block with runs from @va on. Where a unit was cut, to all of it. */
+static bool hmm_seg_block(struct gup_range_map *map, struct hmm_range_seg *seg,
+			  unsigned long va)
+{
+	struct hmm_single single;
+	struct hmm_block *block;
+	unsigned int i;
+
+	seg->end = min(seg->end, map->end);
+	if (va >= seg->end)
+		return false;
+	/* That it is right here is the fast path. */
+	block = hmm_block(map, va, &single);
+	if (!block)
+		block = hmm_next_block(map, &va, seg->end, &single);
+	if (!block)
+		return false;
+	seg->base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
+	i = hmm_block_find(block, (va - seg->base) >> PAGE_SHIFT);
+	while (i < block->nr && block->run[i] & HMM_RUN_CONT)
+		i--;
+	seg->nr = block->nr - i;
+	seg->run = block->run + i;
+	if (block == &single.block) {
+		seg->one = single.run;
+		seg->run = &seg->one;
+	}
+	return true;
+}
+
 /**
  * hmm_range_map_next - step a cursor to the next part that is mapped
  * @map: from hmm_range_map_init()
  * @seg: the cursor
- * @end: user address to stop at
  *
  * See hmm_range_for_each_seg().
  *
- * Context: with the lock held that was given at init.
+ * Context: with the lock held that was given at init, all the time.
  * Return: true when @seg was filled, false after the last one.
  */
-bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg,
-			unsigned long end)
+bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg)
 {
-	unsigned long va = max(seg->va + seg->len, map->start);
-	unsigned long first, last, start;
-	struct hmm_single single;
-	struct hmm_block *block;
-	unsigned int i;
+	bool iova = dma_use_iova(&map->state);
+	unsigned long limit, last;
+	const u64 *at, *stop;
 	u64 run;
 
 	lockdep_assert_held(map->lock);
-	end = min(end, map->end);
-	/* What is unlinked together is visited together. */
-	if (map->bidir && end > map->start) {
-		hmm_unit(map, end - 1, &start, &end, &run);
-		if (!seg->len)
-			hmm_unit(map, va, &va, &last, &run);
-	}
-	for (seg->len = 0; va < end; va = first + HMM_BLOCK_SIZE) {
-		block = hmm_next_block(map, &va, end, &single);
-		if (!block)
+	if (!seg->run && !hmm_seg_block(map, seg, max(seg->va, map->start)))
+		return false;
+	while (!seg->nr)
+		if (!hmm_seg_block(map, seg, seg->base + HMM_BLOCK_SIZE))
+			return false;
+	at = seg->run;
+	stop = at + seg->nr;
+	run = *at++;
+	limit = PAGE_ALIGN(seg->end - seg->base) >> PAGE_SHIFT;
+	if (hmm_run_first(run) >= limit && !(run & HMM_RUN_CONT))
+		return false;
+	seg->va = hmm_run_va(seg->base, run);
+	seg->write = run & HMM_RUN_WRITE;
+	seg->addr = iova ? map->state.addr + map->slack + (seg->va - map->start) :
+			   PFN_PHYS(hmm_run_pfn(run)) + map->dma_offset;
+	last = hmm_run_end(run);
+	for (; iova && at < stop; at++) {
+		if (hmm_run_first(*at) != last || (*at ^ run) & HMM_RUN_WRITE ||
+		    (last >= limit && !(*at & HMM_RUN_CONT)))
 			break;
-		first = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
-		i = hmm_block_find(block, (va - first) >> PAGE_SHIFT);
-		if (i == block->nr)
-			continue;
-		run = block->run[i];
-		if (hmm_run_va(first, run) >= end)
-			break;
-		seg->va = hmm_run_va(first, run);
-		seg->write = run & HMM_RUN_WRITE;
-		seg->addr = dma_use_iova(&map->state) ?
-			    map->state.addr + map->slack + (seg->va - map->start) :
-			    PFN_PHYS(hmm_run_pfn(run)) + map->dma_offset;
-		for (;;) {
-			last = hmm_run_end(run);
-			if (++i == block->nr || !dma_use_iova(&map->state) ||
-			    hmm_run_first(block->run[i]) != last ||
-			    hmm_run_va(first, block->run[i]) >= end ||
-			    (block->run[i] ^ run) & HMM_RUN_WRITE)
-				break;
-			run = block->run[i];
-		}
-		seg->len = first + (last << PAGE_SHIFT) - seg->va;
-		return true;
+		last = hmm_run_end(*at);
 	}
-	return false;
+	seg->len = seg->base + (last << PAGE_SHIFT) - seg->va;
+	seg->run = at;
+	seg->nr = stop - at;
+	return true;
 }
 EXPORT_SYMBOL_GPL(hmm_range_map_next);
 

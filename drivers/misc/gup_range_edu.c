@@ -483,8 +483,10 @@ static int edu_start_at(struct edu_handle *h, struct gup_range_edu_dma *req,
 			return ret;
 	}
 	ret = edu_addr(h, start, &addr, len);
-	if (!ret && mirror && h->umem && write && !edu_odp_writable(h, start))
-		ret = -EACCES;
+	if (!ret && mirror && h->umem && write) {
+		*len = min(*len, edu_odp_writable(h, start));
+		ret = *len ? 0 : -EACCES;
+	}
 	if (!ret) {
 		*len = min(*len, req->len - done);
 		edu_start(h->edu, done, addr, *len, write);

@@ -60,7 +60,7 @@ int edu_rdma_map(struct edu_handle *h, size_t granule);
 void edu_rdma_unmap(struct edu_handle *h);
 int edu_odp_fault(struct edu_handle *h, unsigned long start, unsigned long end,
 		  bool write);
-bool edu_odp_writable(struct edu_handle *h, unsigned long va);
+size_t edu_odp_writable(struct edu_handle *h, unsigned long va);
 void edu_odp_unmap(struct edu_handle *h, unsigned long *start,
 		   unsigned long *end);
 int edu_umem_addr(struct edu_handle *h, unsigned long va, dma_addr_t *addr,
@@ -93,9 +93,9 @@ static inline int edu_odp_fault(struct edu_handle *h, unsigned long start,
 	return -EOPNOTSUPP;
 }
 
-static inline bool edu_odp_writable(struct edu_handle *h, unsigned long va)
+static inline size_t edu_odp_writable(struct edu_handle *h, unsigned long va)
 {
-	return false;
+	return 0;
 }
 
 static inline void edu_odp_unmap(struct edu_handle *h, unsigned long *start,

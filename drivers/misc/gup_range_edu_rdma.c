@@ -74,18 +74,20 @@ int edu_odp_fault(struct edu_handle *h, unsigned long start, unsigned long end,
 }
 
 /*
- * May the device page table let the device write to @va? For a region that is
- * all read-only the IOMMU knows better.
+ * How many bytes the device page table lets the device write from @va on. For a
+ * region that is all read-only the IOMMU knows better.
  */
-bool edu_odp_writable(struct edu_handle *h, unsigned long va)
+size_t edu_odp_writable(struct edu_handle *h, unsigned long va)
 {
 	struct ib_umem_odp *odp = to_ib_umem_odp(h->umem);
 	struct hmm_range_seg seg;
 
+	if (!odp->umem.writable)
+		return SIZE_MAX;
 	hmm_range_for_each_seg(&odp->map, &seg, va, va + 1)
 		if (va - seg.va < seg.len && seg.write)
-			return true;
-	return !odp->umem.writable;
+			return seg.va + seg.len - va;
+	return 0;
 }
 
 /* With h->lock held. Start and end return what was unmapped. */

@@ -178,6 +178,12 @@ struct hmm_range_seg {
 	size_t			len;
 	dma_addr_t		addr;
 	bool			write;
+	/* private: */
+	unsigned int		nr;	/* runs from @run on in the block at @base */
+	const u64		*run;
+	u64			one;
+	unsigned long		base;
+	unsigned long		end;
 };
 
 int gup_range_pin(struct gup_range *range);
@@ -196,8 +202,7 @@ int hmm_range_dma_map(struct hmm_range *range, struct gup_range_map *map);
 void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
 			 unsigned long *end);
 
-bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg,
-			unsigned long end);
+bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg);
 
 bool gup_range_run_next(const struct gup_range *range,
 			struct gup_range_run *run);
@@ -235,16 +240,16 @@ gup_range_map_stats(struct gup_range_map *map);
  * hmm_range_for_each_seg - walk what is mapped of a mirrored range
  * @map: from hmm_range_map_init()
  * @seg: the &struct hmm_range_seg to use
- * @start: user address
- * @end: user address, exclusive
+ * @from: user address
+ * @to: user address, exclusive
  *
  * Visits what hmm_range_dma_unmap() of the same part would unmap, in the order
- * of addresses: the first segment can begin before @start and the last one end
- * after @end. To be used with the lock held.
+ * of addresses: the first segment can begin before @from and the last one end
+ * after @to. To be used with the lock held.
  */
-#define hmm_range_for_each_seg(map, seg, start, end)			\
-	for (*(seg) = (struct hmm_range_seg){ .va = (start) };		\
-	     hmm_range_map_next(map, seg, end);)
+#define hmm_range_for_each_seg(map, seg, from, to)			\
+	for (*(seg) = (struct hmm_range_seg){ .va = (from), .end = (to) };	\
+	     hmm_range_map_next(map, seg);)
 
 /**
  * hmm_range_map_empty - is nothing mapped?

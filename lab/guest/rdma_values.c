@@ -11,9 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
-#include <rdma/ib_user_ioctl_cmds.h>
-#include <rdma/ib_user_verbs.h>
-#include <rdma/rdma_user_ioctl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,6 +23,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "rdma_kernel.h"
 
 #define PAGE	4096UL
 #define HUGE	(2UL << 20)
@@ -411,60 +410,6 @@ static void limit(size_t allowed, size_t pages, int access)
 	bad = status("VmPin:") != 0;
 }
 
-/*
- * librxe and libsiw of rdma-core 44 have neither of the next two: ask the kernel
- * itself.
- */
-static int kernel_rereg(struct ibv_mr *mr, int flags, void *p, size_t len,
-			int access)
-{
-	struct ib_uverbs_rereg_mr_resp resp;
-	struct {
-		struct ib_uverbs_cmd_hdr hdr;
-		struct ib_uverbs_rereg_mr cmd;
-	} c = {
-		.hdr = { .command = IB_USER_VERBS_CMD_REREG_MR,
-			 .in_words = sizeof(c) / 4,
-			 .out_words = sizeof(resp) / 4 },
-		.cmd = { .response = (uintptr_t)&resp,
-			 .mr_handle = mr->handle, .flags = flags,
-			 .start = (uintptr_t)p, .length = len,
-			 .hca_va = (uintptr_t)p, .pd_handle = pd->handle,
-			 .access_flags = access },
-	};
-
-	return write(ctx->cmd_fd, &c, sizeof(c)) == sizeof(c) ? 0 : errno;
-}
-
-static int kernel_advise(int advice, int flags, struct ibv_sge *sge)
-{
-	struct ib_uverbs_sge usge = { .addr = sge->addr, .length = sge->length,
-				      .lkey = sge->lkey };
-	struct {
-		struct ib_uverbs_ioctl_hdr hdr;
-		struct ib_uverbs_attr attrs[4];
-	} c = {
-		.hdr = { .length = sizeof(c), .object_id = UVERBS_OBJECT_MR,
-			 .method_id = UVERBS_METHOD_ADVISE_MR, .num_attrs = 4,
-			 .driver_id = RDMA_DRIVER_RXE },
-		.attrs = {
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_PD_HANDLE,
-			  .flags = UVERBS_ATTR_F_MANDATORY,
-			  .data = pd->handle },
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_ADVICE, .len = 8,
-			  .flags = UVERBS_ATTR_F_MANDATORY, .data = advice },
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_FLAGS, .len = 4,
-			  .flags = UVERBS_ATTR_F_MANDATORY, .data = flags },
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_SGE_LIST,
-			  .len = sizeof(usge),
-			  .flags = UVERBS_ATTR_F_MANDATORY,
-			  .data = (uintptr_t)&usge },
-		},
-	};
-
-	return ioctl(ctx->cmd_fd, RDMA_VERBS_IOCTL, &c) ? errno : 0;
-}
-
 static void rereg(int from, int to, bool move)
 {
 	size_t all;
@@ -475,10 +420,10 @@ static void rereg(int from, int to, bool move)
 	need(mr, "ibv_reg_mr");
 	say(" VmPin=%ld", status("VmPin:"));
 	if (move)
-		r = kernel_rereg(mr, IBV_REREG_MR_CHANGE_TRANSLATION, p + PAGE,
+		r = kernel_rereg(pd, mr, IBV_REREG_MR_CHANGE_TRANSLATION, p + PAGE,
 				 LEN / 4, 0);
 	else
-		r = kernel_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, 0, to);
+		r = kernel_rereg(pd, mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, 0, to);
 	say(" rereg=%s", r ? strerrorname_np(r) : "ok");
 	say(" VmPin_then=%ld", status("VmPin:"));
 	r = ibv_dereg_mr(mr);
@@ -510,7 +455,7 @@ static void advise(const char *kind, int access, int advice, int flags)
 	need(mr, "ibv_reg_mr");
 	sge = (struct ibv_sge){ (uintptr_t)p + PAGE + 5, 3 * PAGE, mr->lkey };
 	say(" resident=%d", resident(p, all));
-	r = kernel_advise(advice, flags, &sge);
+	r = kernel_advise(pd, advice, flags, &sge);
 	/* the work of an asynchronous one */
 	for (int i = 0; !r && !flags && i < 40 && !resident(p, all); i++)
 		usleep(50000);

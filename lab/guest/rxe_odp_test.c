@@ -14,9 +14,6 @@
 #include <fcntl.h>
 #include <infiniband/verbs.h>
 #include <pthread.h>
-#include <rdma/ib_user_ioctl_cmds.h>
-#include <rdma/ib_user_verbs.h>
-#include <rdma/rdma_user_ioctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -33,6 +30,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "rdma_kernel.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21
@@ -488,56 +487,19 @@ static enum ibv_wc_status send_recv(uint64_t from, struct ibv_mr *from_mr,
 	return wait_wc(2);
 }
 
-/* librxe of rdma-core 44 has neither advise_mr nor rereg_mr: ask the kernel. */
 static int advise(enum ib_uverbs_advise_mr_advice advice, bool sync,
 		  uint64_t addr, size_t len, struct ibv_mr *mr)
 {
-	struct ib_uverbs_sge sge = { .addr = addr, .length = len,
-				     .lkey = mr->lkey };
-	struct {
-		struct ib_uverbs_ioctl_hdr hdr;
-		struct ib_uverbs_attr attrs[4];
-	} c = {
-		.hdr = { .length = sizeof(c), .object_id = UVERBS_OBJECT_MR,
-			 .method_id = UVERBS_METHOD_ADVISE_MR, .num_attrs = 4,
-			 .driver_id = RDMA_DRIVER_RXE },
-		.attrs = {
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_PD_HANDLE,
-			  .flags = UVERBS_ATTR_F_MANDATORY,
-			  .data = pd->handle },
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_ADVICE, .len = 8,
-			  .flags = UVERBS_ATTR_F_MANDATORY, .data = advice },
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_FLAGS, .len = 4,
-			  .flags = UVERBS_ATTR_F_MANDATORY,
-			  .data = sync ? IBV_ADVISE_MR_FLAG_FLUSH : 0 },
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_SGE_LIST,
-			  .len = sizeof(sge),
-			  .flags = UVERBS_ATTR_F_MANDATORY,
-			  .data = (uintptr_t)&sge },
-		},
-	};
+	struct ibv_sge sge = { .addr = addr, .length = len, .lkey = mr->lkey };
 
-	return ioctl(ctx->cmd_fd, RDMA_VERBS_IOCTL, &c) ? errno : 0;
+	return kernel_advise(pd, advice, sync ? IBV_ADVISE_MR_FLAG_FLUSH : 0,
+			     &sge);
 }
 
 /* Change the access rights; an errno. */
 static int rereg(struct ibv_mr *mr, int access)
 {
-	struct ib_uverbs_rereg_mr_resp resp;
-	struct {
-		struct ib_uverbs_cmd_hdr hdr;
-		struct ib_uverbs_rereg_mr cmd;
-	} c = {
-		.hdr = { .command = IB_USER_VERBS_CMD_REREG_MR,
-			 .in_words = sizeof(c) / 4,
-			 .out_words = sizeof(resp) / 4 },
-		.cmd = { .response = (uintptr_t)&resp,
-			 .mr_handle = mr->handle,
-			 .flags = IBV_REREG_MR_CHANGE_ACCESS,
-			 .pd_handle = pd->handle, .access_flags = access },
-	};
-
-	return write(ctx->cmd_fd, &c, sizeof(c)) == sizeof(c) ? 0 : errno;
+	return kernel_rereg(pd, mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, 0, access);
 }
 
 #define PREFETCH		IBV_ADVISE_MR_ADVICE_PREFETCH

@@ -2709,12 +2709,52 @@ static void hmm_many_upgrades(struct kunit *test)
 		KUNIT_EXPECT_TRUE(test, hmm_test_many_mapped(test, i));
 }
 
+static const struct hmm_random_param {
+	const char *name;
+	bool relink, bidir;
+} hmm_random_params[] = {
+	{ "as the device needs it" },
+	{ "upgrades are linked anew", .relink = true },
+	{ "upgrades cut units", .relink = true, .bidir = true },
+};
+KUNIT_ARRAY_PARAM_DESC(hmm_random, hmm_random_params, name);
+
 /*
- * Maps and unmaps of any size, against a bitmap of the pages that have to be
- * mapped. An unmap can take more than asked, and then says so.
+ * What the segments of [*first, *last) are of, in pages; false if their rights
+ * are others.
+ */
+static bool hmm_test_many_segs(struct gup_test *ctx, long *first, long *last,
+			       const unsigned long *writable)
+{
+	unsigned long start = ctx->va + *first * PAGE_SIZE;
+	unsigned long end = ctx->va + *last * PAGE_SIZE;
+	struct hmm_range_seg seg;
+	bool good = true;
+	long i;
+
+	mutex_lock(&ctx->lock);
+	hmm_range_for_each_seg(&ctx->map, &seg, start, end) {
+		long from = (seg.va - ctx->va) / PAGE_SIZE;
+		long to = from + seg.len / PAGE_SIZE;
+
+		for (i = from; i < to; i++)
+			good &= test_bit(i, writable) == seg.write;
+		*first = min(*first, from);
+		*last = max(*last, to);
+	}
+	mutex_unlock(&ctx->lock);
+	return good;
+}
+
+/*
+ * Maps and unmaps of any size, against bitmaps of the pages that have to be
+ * mapped and writable. An unmap can take more than asked, and then says so; the
+ * segments have told it before.
  */
 static void hmm_many_random(struct kunit *test)
 {
+	const struct hmm_random_param *p = test->param_value;
+	DECLARE_BITMAP(writable, TEST_MANY) = {};
 	DECLARE_BITMAP(mapped, TEST_MANY) = {};
 	struct gup_test *ctx = test->priv;
 	struct rnd_state rnd;
@@ -2722,6 +2762,9 @@ static void hmm_many_random(struct kunit *test)
 	int round;
 
 	hmm_test_many(test, false);
+	if (p->relink)
+		ctx->map.linear = false;
+	ctx->map.bidir = p->bidir;
 	prandom_seed_state(&rnd, 3);
 	for (round = 0; round < 200; round++) {
 		long first = prandom_u32_state(&rnd) % TEST_MANY;
@@ -2733,17 +2776,23 @@ static void hmm_many_random(struct kunit *test)
 		from = first;
 		to = last;
 		if (round % 3 == 2) {
+			KUNIT_EXPECT_TRUE(test, hmm_test_many_segs(ctx, &first,
+								   &last,
+								   writable));
 			hmm_test_unmap(ctx, &from, &to);
 			bitmap_clear(mapped, from, to - from);
+			bitmap_clear(writable, from, to - from);
 		} else {
 			KUNIT_ASSERT_EQ(test, 0,
 					hmm_test_map(ctx, first, last,
 						     round & 1 ? TEST_WRITE :
 								 TEST_READ));
 			bitmap_set(mapped, first, last - first);
+			if (round & 1)
+				bitmap_set(writable, first, last - first);
 		}
-		KUNIT_EXPECT_LE(test, from, first);
-		KUNIT_EXPECT_GE(test, to, last);
+		KUNIT_EXPECT_EQ(test, from, first);
+		KUNIT_EXPECT_EQ(test, to, last);
 		KUNIT_ASSERT_EQ(test, ctx->map.nr_mapped,
 				bitmap_weight(mapped, TEST_MANY));
 		for (i = 0; i < TEST_MANY; i++)
@@ -2974,7 +3023,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_many_singly),
 	KUNIT_CASE(hmm_many_gaps),
 	KUNIT_CASE(hmm_many_upgrades),
-	KUNIT_CASE(hmm_many_random),
+	KUNIT_CASE_PARAM(hmm_many_random, hmm_random_gen_params),
 	KUNIT_CASE_PARAM(hmm_snapshot, hmm_snapshot_gen_params),
 	KUNIT_CASE(hmm_snapshot_upgrade),
 	KUNIT_CASE(hmm_snapshot_no_memory),

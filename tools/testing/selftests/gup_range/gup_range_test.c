@@ -2013,6 +2013,16 @@ TEST_F(input, last_page_of_the_address_space)
 	EXPECT_EQ(wraps, MAP_REQ());
 }
 
+/* Mirrored mappings are kept in blocks, which end at an address. */
+TEST_F(input, last_block_of_the_address_space)
+{
+	bool mirror = variant->mode == MIRROR || variant->mode == ODP;
+
+	self->req.va = -8 * PAGE;
+	self->req.len = PAGE;
+	EXPECT_EQ(mirror ? -EOVERFLOW : -EFAULT, MAP_REQ());
+}
+
 TEST_F(input, kernel_address)
 {
 	self->req.va = 0xffff888000000000;
