@@ -182,8 +182,12 @@ static struct hmm_block *hmm_next_block(struct gup_range_map *map,
 					struct hmm_single *single)
 {
 	unsigned long idx = hmm_block_index(map, *va);
+	struct hmm_block *block = hmm_block(map, *va, single);
 	void *entry;
 
+	/* Mostly it is right here, and looking costs less than searching. */
+	if (block)
+		return block;
 	entry = xa_find(&map->blocks, &idx, hmm_block_index(map, end - 1),
 			XA_PRESENT);
 	if (!entry)
@@ -345,12 +349,30 @@ static bool hmm_map_unmaps_phys(const struct gup_range_map *map)
 	return !map->state.addr && !map->linear;
 }
 
+/* dma_unmap_phys() for the units from run @i on that begin before @limit. */
+static void hmm_unmap_phys(struct gup_range_map *map,
+			   const struct hmm_block *block, unsigned int i,
+			   unsigned long limit)
+{
+	for (; i < block->nr && hmm_run_first(block->run[i]) < limit; i++) {
+		u64 run = block->run[i];
+
+		if (run & HMM_RUN_CONT)
+			continue;
+		dma_unmap_phys(map->dev,
+			       PFN_PHYS(hmm_run_pfn(run)) + map->dma_offset,
+			       (hmm_unit_end(block, i) - hmm_run_first(run)) <<
+			       PAGE_SHIFT,
+			       hmm_map_dir(map, run & HMM_RUN_WRITE), map->attrs);
+	}
+}
+
 /* What has to be done for each unit of [va, end), after the flush. */
 static void hmm_release(struct gup_range_map *map, unsigned long va,
 			unsigned long end, bool dirty)
 {
 	bool unmap = hmm_map_unmaps_phys(map);
-	unsigned long base;
+	unsigned long base, limit;
 	struct hmm_single single;
 	struct hmm_block *block;
 	unsigned int i;
@@ -362,22 +384,17 @@ static void hmm_release(struct gup_range_map *map, unsigned long va,
 			return;
 		if (!unmap && !block->write)
 			continue;
+		limit = (end - base) >> PAGE_SHIFT;
 		i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
-		for (; i < block->nr; i++) {
+		if (unmap)
+			hmm_unmap_phys(map, block, i, limit);
+		for (; dirty && block->write && i < block->nr; i++) {
 			u64 run = block->run[i];
 
-			if (hmm_run_va(base, run) >= end)
+			if (hmm_run_first(run) >= limit)
 				break;
-			if (dirty && run & HMM_RUN_WRITE)
+			if (run & HMM_RUN_WRITE)
 				hmm_dirty(hmm_run_pfn(run), hmm_run_pages(run));
-			if (!unmap || run & HMM_RUN_CONT)
-				continue;
-			dma_unmap_phys(map->dev, PFN_PHYS(hmm_run_pfn(run)) +
-				       map->dma_offset,
-				       (hmm_unit_end(block, i) -
-					hmm_run_first(run)) << PAGE_SHIFT,
-				       hmm_map_dir(map, run & HMM_RUN_WRITE),
-				       map->attrs);
 		}
 		cond_resched();
 	}
@@ -1558,10 +1575,7 @@ static bool hmm_seg_block(struct gup_range_map *map, struct hmm_range_seg *seg,
 	seg->end = min(seg->end, map->end);
 	if (va >= seg->end)
 		return false;
-	/* That it is right here is the fast path. */
-	block = hmm_block(map, va, &single);
-	if (!block)
-		block = hmm_next_block(map, &va, seg->end, &single);
+	block = hmm_next_block(map, &va, seg->end, &single);
 	if (!block)
 		return false;
 	seg->base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
