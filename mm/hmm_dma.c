@@ -710,8 +710,10 @@ static int hmm_merge_promote(struct hmm_prep *prep, unsigned long va, u64 *found
 	}
 	if (to == end && i + del < block->nr &&
 	    block->run[i + del] & HMM_RUN_CONT &&
-	    block->run[i + del] & HMM_RUN_WRITE)
-		to = end = hmm_run_end(block->run[i + del++]);
+	    block->run[i + del] & HMM_RUN_WRITE) {
+		end = hmm_run_end(block->run[i + del++]);
+		to = end;
+	}
 	new[nr++] = hmm_run(from + distance, from, to - from,
 			    flags | HMM_RUN_WRITE);
 	if (to < end)

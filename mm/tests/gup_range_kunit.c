@@ -2717,6 +2717,7 @@ static const struct hmm_random_param {
 	{ "upgrades are linked anew", .relink = true },
 	{ "upgrades cut units", .relink = true, .bidir = true },
 };
+
 KUNIT_ARRAY_PARAM_DESC(hmm_random, hmm_random_params, name);
 
 /*
