@@ -28,7 +28,7 @@ shell: kernel-tree ## a prompt in the same guest (Ctrl-A X ends it)
 test: kernel-tree ## all tests: every boot, the lab itself, upstream's selftests, RDMA
 	@lab/test all
 
-test-one: kernel-tree ## the suites on one boot: BOOT=intel-strict [T=part of a test's name]
+test-one: kernel-tree ## the suites on one boot: BOOT=intel-strict [T=part of a name]
 	@lab/test boots --only '$(or $(BOOT),intel-strict)' --filter '$(T)'
 
 test-lab: kernel-tree ## provoke faults: each must turn a run red
@@ -46,7 +46,7 @@ test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=nam
 kernel: kernel-tree ## build the two guest kernels (debug, run)
 	@lab/test kernel
 
-bench: kernel-tree ## what it costs, against what drivers do today: build/bench
+bench: kernel-tree ## what it costs, against the ways without: build/bench
 	@lab/bench run
 
 bench-check: kernel-tree ## the same; fails if a figure of record got worse by 2 %

@@ -3,6 +3,7 @@
 Each boot is a different way from a device to memory, because each of them has
 failed in its own way: no IOMMU, bounce buffers, an IOMMU with immediate
 (strict) or deferred (lazy) flushing, one that is bypassed, and three makes.
+Others are there for their suites: iommupt, rdma, upstream.
 """
 
 Q35 = ["-M", "q35"]

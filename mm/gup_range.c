@@ -581,7 +581,8 @@ int gup_map_init(struct gup_range_map *map, struct device *dev, size_t granule)
  * after gup_range_dma_unmap().
  *
  * Context: any.
- * Return: 0, or -EINVAL: no device, no DMA mask, or not a power of two.
+ * Return: 0, or -EINVAL: no device, no DMA mask, or not a power of two. Then @map
+ * is not to be used.
  */
 int gup_range_map_init(struct gup_range_map *map, struct device *dev,
 		       size_t granule)
@@ -893,8 +894,9 @@ static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
  * failure nothing is mapped, and nothing pinned that was not before.
  *
  * Return: 0, what gup_range_pin() returns (but for -EBUSY), or
- * * -EINVAL - @map is not initialised, or its granule is larger than the range;
- *   or @map is for mirrored ranges, and @range is not from hmm_range_dma_map()
+ * * -EINVAL - @map is not initialised; its granule is larger than a page and
+ *   than the range; or @map is for mirrored ranges, and @range is not from
+ *   hmm_range_dma_map()
  * * -EBUSY - @map is in use
  * * -ERANGE - no IOMMU, and the addresses do not meet the granule
  * * -EOPNOTSUPP - the pages of the IOMMU are larger than those of the CPU; or
@@ -985,8 +987,8 @@ EXPORT_SYMBOL_GPL(gup_range_dma_unmap);
  *
  * Context: any; a mirrored mapping with the lock held that was given to
  * hmm_range_map_init().
- * Return: 0, -EINVAL when @va is outside of the range, or -EFAULT when that
- * page of a mirrored mapping is not mapped.
+ * Return: 0, -EINVAL when @va is outside of the range or a pinned mapping is not
+ * mapped, or -EFAULT when that page of a mirrored mapping is not mapped.
  */
 int gup_range_map_addr(struct gup_range_map *map, unsigned long va,
 		       dma_addr_t *addr, size_t *len)

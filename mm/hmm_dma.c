@@ -615,7 +615,8 @@ static void hmm_batch_add(struct hmm_prep *prep, const u64 *run,
 
 /*
  * Room for @more runs in the block at @va, which is not empty. There is enough
- * of it unless the block has grown since hmm_found_room().
+ * of it unless the block has grown since hmm_found_room(). Then it is at most a
+ * page, and not charged, since the charge could fail where memory does not.
  */
 static struct hmm_block *hmm_merge_room(struct hmm_prep *prep, unsigned long va,
 					u64 *found, unsigned int more)
@@ -633,8 +634,7 @@ static struct hmm_block *hmm_merge_room(struct hmm_prep *prep, unsigned long va,
 	if (!xa_is_value(to) && !xa_is_zero(to) && max <= to->max)
 		*found = (u64)(unsigned long)XA_ZERO_ENTRY;
 	else
-		to = hmm_block_alloc(max, GFP_NOWAIT | __GFP_NOWARN |
-				     __GFP_ACCOUNT);
+		to = hmm_block_alloc(max, GFP_ATOMIC | __GFP_NOWARN);
 	if (!to)
 		return NULL;
 	memcpy(to->run, have->run, have->nr * sizeof(*to->run));
@@ -1077,10 +1077,8 @@ int hmm_map_addr(struct gup_range_map *map, unsigned long va,
 /* As dma_go_direct(), for a device that reaches all memory. */
 static bool hmm_dev_has_ops(struct device *dev)
 {
-#ifdef CONFIG_DMA_OPS_BYPASS
-	if (dev->dma_ops_bypass)
+	if (IS_ENABLED(CONFIG_DMA_OPS_BYPASS) && dev_dma_ops_bypass(dev))
 		return false;
-#endif
 	return get_dma_ops(dev);
 }
 
@@ -1119,12 +1117,14 @@ static int hmm_map_init_dev(struct gup_range_map *map, unsigned long start,
  * is removed. After a failure nothing is held and @map is untouched.
  *
  * Return: 0 or
- * * -EINVAL - no DMA mask, or bad granule
+ * * -EINVAL - no DMA mask; @granule is no power of two, or the notifier is not
+ *   aligned to it
  * * -EOVERFLOW - the notifier covers half of the address space, or some of its
  *   last 512 pages
  * * -EOPNOTSUPP - the device cannot mirror: it is not coherent, does not reach
  *   all memory, bounces, or has DMA operations of its own (there is no moment
- *   at which a copy could be made); or granule > PAGE_SIZE without an IOMMU
+ *   at which a copy could be made); granule > PAGE_SIZE without an IOMMU; or
+ *   the pages of the IOMMU are larger than those of the CPU
  * * -ENOMEM - no IOVA space
  */
 int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
@@ -1151,7 +1151,7 @@ int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
 	}
 	if (!dma_use_iova(&new.state) && granule > PAGE_SIZE)
 		return -EOPNOTSUPP;
-	new.linear = !dev || gup_dev_linear(dev);
+	new.linear = !dev || (!dma_use_iova(&new.state) && gup_dev_linear(dev));
 	new.start = start;
 	new.end = end;
 	new.notifier = notifier;
@@ -1425,7 +1425,7 @@ static int hmm_range_passes(struct hmm_range *range, struct hmm_prep *prep)
 		if (!ret)
 			return 0;
 		hmm_found_free(prep);
-		if (ret != -EAGAIN)
+		if (ret != -EAGAIN && (fault || ret != -EBUSY))
 			return ret;
 		if (fatal_signal_pending(current))
 			return -EINTR;
@@ -1535,8 +1535,9 @@ static int hmm_range_dma_post(struct hmm_range *range,
  *
  * Return: 0 or
  * * -EINVAL - not inside of the notifier's range, empty, or another notifier
- * * -EPERM, -EFAULT, -EHWPOISON - as hmm_range_fault(): no right to write, no
- *   memory there, or memory that has no pages
+ * * -EPERM - no right to write
+ * * -EFAULT - no memory there, no pages behind it, or secret memory
+ * * -EHWPOISON - the memory failed
  * * -EREMOTEIO - memory of a device: P2PDMA, or device private memory of the
  *   range's own dev_private_owner (that of others migrates back)
  * * -EOPNOTSUPP - no IOMMU, and DMA addresses are not at a constant distance
@@ -1596,9 +1597,7 @@ static bool hmm_seg_block(struct gup_range_map *map, struct hmm_range_seg *seg,
 /**
  * hmm_range_map_next - step a cursor to the next part that is mapped
  * @map: from hmm_range_map_init()
- * @seg: the cursor
- *
- * See hmm_range_for_each_seg().
+ * @seg: the cursor, which hmm_range_for_each_seg() sets up
  *
  * Context: with the lock held that was given at init, all the time.
  * Return: true when @seg was filled, false after the last one.

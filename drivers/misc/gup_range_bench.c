@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What does it cost to get from user memory to DMA addresses? The ways that
- * drivers go today, made of the same calls as in the functions that the comments
- * name, and the machinery that times them and ours.
+ * drivers go without gup_range, made of the same calls as in the functions that the
+ * comments name, and the machinery that times them and ours.
  *
  * The time is the caller's: no other CPU is waited for, and a tick that comes in
  * between counts. In a guest whose clock counts instructions (QEMU: -icount
