@@ -422,7 +422,12 @@ def check(res, tree):
             now = r and r[name]
             where = f"{path} {memory} {backend} {size_text(size)} {name}"
             # An instruction in 500 pages is not a regression.
-            if was is not None and (now is None or now > was * WORSE + 0.002):
+            noise = 0.002
+            if backend == "virtio" and name.startswith("dirty"):
+                # The difference of two unmaps, each of which waits for requests that QEMU handles
+                # in a thread of its own.
+                noise += figures[1] / 1000
+            if was is not None and (now is None or now > was * WORSE + noise):
                 out.append(f"bench-check: {where}\n  expected: at most {was * WORSE:.2f} (on record: {was})\n"
                            f"  seen:     {'nothing' if now is None else number(now)}\n"
                            "  next:     find the change that costs; if it is worth it, lab/bench record and say why")
