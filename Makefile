@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 include lab/tree.mk
 
-.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-rdma test-mutants kernel bench bench-check check clean
+.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-rdma record-base record-tests test-mutants kernel bench bench-check check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -25,7 +25,7 @@ run: kernel-tree ## boot one guest and show what the patches do
 shell: kernel-tree ## a prompt in the same guest (Ctrl-A X ends it)
 	@lab/test shell
 
-test: kernel-tree ## all tests: every boot, the lab itself, upstream's selftests, RDMA
+test: kernel-tree ## all tests: every boot, the lab itself, upstream's selftests, RDMA (LAB_LIMIT=minutes)
 	@lab/test all
 
 test-one: kernel-tree ## the suites on one boot: BOOT=intel-strict [T=part of a name]
@@ -39,6 +39,12 @@ test-upstream: kernel-tree ## upstream's selftests, unpatched against patched ke
 
 test-rdma: kernel-tree ## RDMA clients, unpatched against patched kernel
 	@lab/test rdma
+
+record-base: kernel-tree ## ask the unpatched kernel again, record what it answers
+	@lab/test record-base
+
+record-tests: kernel-tree ## run all guests and record which tests run where
+	@lab/test record-tests
 
 test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=name for one; slow)
 	@lab/mutants $(ONLY)

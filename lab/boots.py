@@ -23,42 +23,38 @@ NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
 # without KVM makes a boot three times as long. KUnit needs no device, so that it runs
 # with each of the detectors and not on every boot.
 #
-# What the debug kernel, and with it the test suites, get besides:
+# tests: what a guest that runs the test suites gets besides, whatever its kernel.
 # icount: without KVM, the guest's clock counts instructions, so that the 100 ms that the
 # test device takes for each DMA cost nothing; its CPUs then take turns. The boots without
 # it have CPUs that really run at the same time, for the races.
 # Small bounce buffers (16 MiB), so that they can be filled. Persistent memory and peer
 # memory, and a movable zone: on one boot each.
 BOOTS = {
-    # The longest first.
-    "direct": dict(qemu=Q35 + EDU, cmdline="dma_debug=off", debug=dict(cmdline="swiotlb=8192")),
+    "direct": dict(qemu=Q35 + EDU, cmdline="dma_debug=off", tests=dict(cmdline="swiotlb=8192")),
     "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=8192,force dma_debug=off kmemleak=off",
-                    debug=dict(icount=True)),
+                    tests=dict(icount=True)),
     "intel-strict": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                         cmdline="intel_iommu=on iommu.strict=1 lab.rdma=all dma_debug=off", debug=dict(icount=True)),
+                         cmdline="intel_iommu=on iommu.strict=1 dma_debug=off", tests=dict(icount=True)),
     "intel-lazy": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                        cmdline="intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off",
-                       debug=dict(qemu=NVME, cmdline="memmap=32M!4G"), suites=["gup_range"]),
+                       tests=dict(qemu=NVME, cmdline="memmap=32M!4G")),
     "intel-pt": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="intel_iommu=on iommu=pt dma_debug=off kmemleak=off",
-                     debug=dict(icount=True, cmdline="swiotlb=8192"), suites=["gup_range"]),
-    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="kmemleak=off lab.rdma=kinds",
-                debug=dict(icount=True, cmdline="movablecore=512M")),
+                     tests=dict(icount=True, cmdline="swiotlb=8192")),
+    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="kmemleak=off",
+                tests=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
-                   cmdline="dma_debug=off kmemleak=off", debug=dict(icount=True), suites=["gup_range"]),
+                   cmdline="dma_debug=off kmemleak=off", tests=dict(icount=True)),
     # KUnit of the IOMMU page tables: physical addresses that are not there, which the IOMMU page
     # check cannot count. Two of upstream's tests, test_random_map and test_map_table_to_oa, take
     # minutes, so on one format only. A glob is all that KUnit has to tell them by.
     "iommupt": dict(qemu=Q35, cmdline="kmemleak=off dma_debug=off iommu.debug_pagealloc=0 "
-                    "kunit.filter_glob=*_iommu_test.test_*[!ap]", suites=["iommupt"]),
+                    "kunit.filter_glob=*_iommu_test.test_*[!ap]"),
     "iommupt-long": dict(qemu=Q35, cmdline="kmemleak=off dma_debug=off iommu.debug_pagealloc=0 "
-                         "kunit.filter_glob=vtdss_iommu_test.test_*[ap]", suites=["iommupt"]),
-    # Software RDMA devices, which have no DMA, and programs of Debian's. The clients time
-    # out when they are as slow as the debug kernel makes them.
-    "rdma": dict(qemu=Q35, cmdline="dma_debug=off kmemleak=off",
-                 suites=["rdma-clients", "rdma-values", "rdma-pyverbs", "rdma-verbs"],
-                 debug=dict(suites=["rdma-values", "rdma-verbs"])),
-    # Not for the test suites: upstream's own selftests need no device.
+                         "kunit.filter_glob=vtdss_iommu_test.test_*[ap]"),
+    # Software RDMA devices, which have no DMA.
+    "rdma": dict(qemu=Q35, cmdline="dma_debug=off kmemleak=off"),
+    # Upstream's own selftests need no device.
     "upstream": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="intel_iommu=on"),
 }
@@ -72,15 +68,43 @@ FRAGMENTS = {
     "each": ["common", "debug", "gup_range", "rdma"],
 }
 
-TEST_BOOTS = [b for b in BOOTS if b != "upstream"]
-SUITES = ["kunit", "gup_range"]
+
+class Guest:
+    """One line of the plan of `make test`: a boot, a kernel, and what is run there.
+
+    essential: a run of the tests is worth nothing without it. seconds: how long it took where
+    README.md was measured; it decides what fits into a time limit, and the order.
+    """
+
+    def __init__(self, label, suites, seconds, *, boot=None, kernel="debug", essential=True, extra="", rdma=False,
+                 **options):
+        self.label, self.boot, self.kernel = label, boot or label, kernel
+        self.suites, self.seconds, self.essential = suites, seconds, essential
+        self.extra, self.rdma, self.options = extra, rdma, options
 
 
-def debug_suites(boot):
-    """What is run on the debug kernel."""
-    spec = BOOTS[boot]
-    return spec.get("debug", {}).get("suites") or spec.get("suites", SUITES)
-
+# The kernel that ships has no detectors, and takes other ways than one that has: dma-debug
+# alone makes it keep each address. So some boots come once more on the kernel "run".
+PRODUCT = "-product"
+# KUnit has no device behind an IOMMU, so it runs once with each detector, once with bounce
+# buffers, and once without detectors.
+GUESTS = [
+    Guest("direct", ["kunit", "gup_range"], 400),
+    Guest("swiotlb", ["kunit", "gup_range"], 120),
+    Guest("intel-strict", ["gup_range"], 250),
+    Guest("intel-lazy", ["gup_range"], 250),
+    Guest("intel-pt", ["gup_range"], 120),
+    Guest("amd", ["kunit", "gup_range"], 250),
+    Guest("virtio", ["gup_range"], 250),
+    Guest("rdma", ["rdma-values", "rdma-verbs"], 200, rdma=True),
+    # The same tests through RDMA's ib_umem and on-demand paging
+    Guest("intel-strict-rdma", ["gup_range"], 300, boot="intel-strict", extra="lab.rdma=only"),
+    Guest("direct-product", ["kunit", "gup_range"], 100, boot="direct", kernel="run"),
+    Guest("intel-strict-product", ["gup_range"], 60, boot="intel-strict", kernel="run", essential=False),
+    Guest("intel-pt-product", ["gup_range"], 60, boot="intel-pt", kernel="run", essential=False),
+    Guest("iommupt", ["iommupt"], 150, essential=False),
+    Guest("iommupt-long", ["iommupt"], 250, essential=False),
+]
 
 # loglevel=7 puts the banners of the detectors on the console, where they are
 # looked for. A suite is run by name from the guest's init.
@@ -91,7 +115,7 @@ CMDLINE = ("console=ttyS0 loglevel=7 panic=-1 oops=panic kunit.autorun=0 kunit.e
 CMDLINE_DEBUG = "panic_on_warn=1 iommu.debug_pagealloc=1 page_poison=1 init_on_free=1"
 
 # Half of the memory is above 4 GiB: a device with 32 address bits does not reach it.
-QEMU_DEBUG = ["-machine", "max-ram-below-4g=1G"]
+QEMU_TESTS = ["-machine", "max-ram-below-4g=1G"]
 
 # For the provoked hang: the hung task detector reports after ten seconds.
 CMDLINE_HANG = "sysctl.kernel.hung_task_timeout_secs=10 sysctl.kernel.hung_task_panic=1"

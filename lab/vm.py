@@ -11,7 +11,7 @@ import verdict
 LAB = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(LAB)
 BUILD = os.path.join(TOP, "build")
-QEMU = "qemu-system-x86_64"
+QEMU = os.environ.get("QEMU") or "qemu-system-x86_64"
 
 
 def rel(path):
@@ -62,11 +62,18 @@ def accel(kernel, initrd, shift=None):
 
 
 class Run:
-    """One guest. start() it, then poll() until it returns the verdict."""
+    """One guest. start() it, then poll() until it returns the verdict.
+
+    label: its name in the logs and results, the boot's if there is no other. tests: it runs the
+    test suites, and gets what boots.py has for them. essential, seconds: see boots.Guest.
+    """
 
     def __init__(self, kernel, initrd, boot, suites, logdir, *, kind="debug", timeout=600, smp=2, mem="2G",
-                 icount=False, filter="", hugepages=64, extra="", live=None):
+                 icount=False, filter="", hugepages=64, extra="", live=None, label=None, tests=None,
+                 essential=True, seconds=60):
         self.boot, self.suites, self.logdir, self.kind = boot, suites, logdir, kind
+        self.label = label or boot
+        self.essential, self.seconds = essential, seconds
         self.timeout, self.live, self.filter = timeout, live, filter
         self.spec = boots.BOOTS[boot]
         os.makedirs(logdir, exist_ok=True)
@@ -74,21 +81,21 @@ class Run:
         for f in (self.console, self.report):
             if os.path.exists(f):
                 os.unlink(f)
-        debug = self.spec.get("debug", {}) if kind == "debug" else {}
+        tests = self.spec.get("tests", {}) if (kind == "debug" if tests is None else tests) else {}
         words = [boots.CMDLINE, boots.CMDLINE_DEBUG if kind == "debug" else "", self.spec["cmdline"],
-                 debug.get("cmdline", ""), f"lab.suites={','.join(suites)}", f"lab.hugepages={hugepages}", extra]
+                 tests.get("cmdline", ""), f"lab.suites={','.join(suites)}", f"lab.hugepages={hugepages}", extra]
         if filter:
             words.append(f"lab.filter={filter}")
         self.cmdline = " ".join(w for w in words if w)
         # icount=True is for measuring: one CPU, one ns per instruction, and never KVM. In the
         # table of boots it saves time, and 4 ns are about what an instruction takes here.
         shift = 0 if icount else None
-        if debug.get("icount") and not icount and not kvm_works(kernel, initrd):
+        if tests.get("icount") and not icount and not kvm_works(kernel, initrd):
             shift = 2
         self.args = base_args(kernel, initrd, self.cmdline, 1 if icount else smp, mem,
                               accel(kernel, initrd, shift))
-        self.args += self.spec["qemu"] + debug.get("qemu", [])
-        self.args += boots.QEMU_DEBUG if kind == "debug" else []
+        self.args += self.spec["qemu"] + tests.get("qemu", [])
+        self.args += boots.QEMU_TESTS if tests or kind == "debug" else []
         self.args += ["-display", "none", "-monitor", "none", "-serial", f"file:{self.console}",
                       "-device", "virtio-serial-pci", "-chardev", f"file,id=verdict,path={self.report}",
                       "-device", "virtserialport,chardev=verdict,name=verdict"]
@@ -134,7 +141,7 @@ class Run:
         self.err.close()
         if self.proc.returncode and not over:
             r["red"].insert(0, f"QEMU ended with {self.proc.returncode}: {err[-300:] or 'it says nothing'}")
-        r.update(seconds=seconds, logs=rel(self.logdir))
+        r.update(seconds=seconds, logs=rel(self.logdir), label=self.label, kind=self.kind, timed_out=over)
         with open(os.path.join(self.logdir, "verdict.json"), "w", encoding="utf-8") as f:
             for s in r["suites"]:
                 f.write(json.dumps({k: v for k, v in s.items() if k not in ("tests", "values", "bad")}) + "\n")
@@ -154,19 +161,43 @@ class Run:
         return self.result
 
 
-def run_all(runs, parallel, done):
-    """Run guests, `parallel` at a time; done(run) for each as it ends."""
-    todo, active = list(runs), []
+def estimate(run, done):
+    """Seconds that a guest will take, from how slow this machine was with those that are done."""
+    known = sum(r.seconds for r in done)
+    slow = sum(r.result["seconds"] for r in done) / known if known else 1
+    return run.seconds * max(slow, 1)
+
+
+def run_all(runs, parallel, done, deadline=None):
+    """Run guests, `parallel` at a time, the essential ones first; done(run) for each as it ends.
+
+    Returns those for which the time until `deadline` (of time.time()) does not suffice.
+    """
+    todo = sorted(runs, key=lambda r: (not r.essential, -r.seconds))
+    active, ended, left_out = [], [], []
     try:
         while todo or active:
             while todo and len(active) < parallel:
-                active.append(todo.pop(0).start())
+                run = todo.pop(0)
+                left = deadline - time.time() if deadline else run.timeout
+                if left <= 0 or (not run.essential and left < estimate(run, ended)):
+                    left_out.append(run)
+                    continue
+                run.limit = left if left < run.timeout else None
+                run.timeout = min(run.timeout, left)
+                active.append(run.start())
             time.sleep(0.2)
             for run in list(active):
-                if run.poll() is not None:
-                    active.remove(run)
-                    done(run)
+                if run.poll() is None:
+                    continue
+                active.remove(run)
+                if run.result["timed_out"] and run.limit:
+                    left_out.append(run)
+                    continue
+                ended.append(run)
+                done(run)
     finally:
         for run in active:
             if run.proc.poll() is None:
                 run.proc.kill()
+    return left_out
