@@ -12,6 +12,7 @@
 #include <linux/cleanup.h>
 #include <linux/debugfs.h>
 #include <linux/dma-map-ops.h>
+#include <linux/gup_vecs.h>
 #include <linux/iommu-dma.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>

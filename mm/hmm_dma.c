@@ -32,7 +32,7 @@
 #include <linux/swiotlb.h>
 
 #include "gup_range.h"
-#include "internal.h"
+#include "hmm_runs.h"
 
 #include <trace/events/gup_range.h>
 
