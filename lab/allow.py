@@ -69,15 +69,16 @@ def unused_skips(results, left_out=(), path=SKIPS):
 
 # ------------------------------------------------------------------------ two kernels
 
+Difference = collections.namedtuple("Difference", "name patched why line", defaults=[0])
+
+
 def differs_rules(path=os.path.join(LAB, "differs.allow")):
-    return table(path, "name", "patched")
+    return [Difference(*row) for row in table(path, "name", "patched")]
 
 
 def differs(rules, name, unpatched, patched):
     """Why two kernels are meant to differ here, or None. Each rule says what the patched one has to do."""
-    if unpatched == patched:
-        return None
-    return next((r.why for r in rules if fnmatch.fnmatchcase(name, r.name) and r.patched == patched), None)
+    return next((r.why for r in rules if fnmatch.fnmatchcase(name, r.name) and unpatched != patched == r.patched), None)
 
 
 def unused_differs(rules, pairs):
