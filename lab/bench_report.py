@@ -5,6 +5,7 @@ import re
 import subprocess
 
 import bench_plan as plan
+import verdict
 import vm
 
 PAGE = 4096
@@ -33,14 +34,12 @@ PER_RUN = 8
 def read_lines(path):
     """The lines of JSON in a guest's report."""
     out = []
-    if os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as f:
-            for line in f:
-                if line.startswith("{"):
-                    try:
-                        out.append(json.loads(line))
-                    except ValueError:
-                        pass        # its row is then missing
+    for line in verdict.suite_lines(verdict.read(path)):
+        if line.startswith("{"):
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                pass        # its row is then missing
     return out
 
 

@@ -45,7 +45,7 @@ class Results(unittest.TestCase):
 
     def test_a_broken_line_is_no_row(self):
         with tempfile.NamedTemporaryFile("w", suffix=".log") as f:
-            f.write(LINE + "\n" + LINE[:40] + "\nTAP version 13\n@lab {\n")
+            f.write(f"|{LINE}\n|{LINE[:40]}\n|TAP version 13\n@lab {{\n{LINE}\n")
             f.flush()
             self.assertEqual(len(report.read_lines(f.name)), 1)
 

@@ -1,26 +1,41 @@
-"""From what a guest left behind (report, console) to green or red.
+"""From what a guest left behind (report, console, QEMU's output) to green or red.
 
 A run is green only if everything that has to be there is there: the final line
 of the report, a plan for every suite, exactly the planned number of results,
 and every detector alive. Silence alone proves nothing.
 """
-import fnmatch
+import collections
+import dataclasses
 import os
 import re
 
-LAB = os.path.dirname(os.path.abspath(__file__))
+import allow
+import manifest
+from tap import Tap
 
 # A line of the kernel's log, wherever it starts: a program's output on the same
 # console may stand before it. What programs print is not searched for splats.
 KERNEL_LINE = re.compile(r"\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? (.*)")
 
 SPLATS = re.compile("|".join([
-    "WARNING:", "BUG:", "KASAN", "Detected page leak", "INFO: task",
-    "possible circular locking", "possible recursive locking", "suspicious RCU",
-    "unreferenced object", "new suspected memory leaks",
+    "WARNING:", "BUG:", "KASAN", "KCSAN", "INFO: task", "Kernel panic", "Oops", "general protection", "soft lockup",
+    # lockdep, RCU
+    "possible circular locking", "possible recursive locking", "suspicious RCU", "rcu: INFO", "detected stall",
+    "lock held when returning to user space", "locks still held", "held lock freed",
+    # memory and data structures
+    "Detected page leak", "unreferenced object", "new suspected memory leaks", "kmemleak: Cannot allocate",
+    "Bad page state", "Bad page map", "page dumped because", "pagealloc: memory corruption",
+    "list_(?:add|del) corruption", "refcount_t:", "stack-protector:", "UBSAN",
+    "sleeping function called from invalid context", "scheduling while atomic",
     r"DMA-API: .*(?:device driver|exceeded|cacheline tracking|error)",
-    "Kernel panic", "Oops", "rcu: INFO", "soft lockup", "UBSAN", "general protection",
-    "kmemleak: Cannot allocate",
+    # The IOMMU itself is in trouble. That it stops a device is none: those lines are not here.
+    "VT-d detected Invalidation (?:Queue|Time-out|Completion) Error", "DMAR hardware is malfunctioning",
+    "DMAR: .*(?:timeout|timed out|failed to enable fault)",
+    "AMD-Vi: .*(?:Completion-Wait loop timed out|Command buffer timeout|No event written)",
+    r"Event logged \[(?!IO_PAGE_FAULT)",
+    "arm-smmu-v3.*(?:CMDQ error|CMDQ timeout|CMD_SYNC timeout|unexpected global error|Service Failure Mode|write aborted)",
+    "virtio_iommu.*(?:invalid event buffer|could not add event buffer|config changed)",
+    "iommu: unaligned:",
 ]))
 
 # TAINT_TEST: the kernel sets it itself whenever a KUnit test runs.
@@ -36,140 +51,90 @@ BANNERS = [
 DETECTOR_FILES = ["/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc",
                   "/sys/kernel/debug/kmemleak"]
 
+# Boots with an IOMMU that stops the test device. The suite gup_range makes it stop it; on no
+# other boot may there be a fault.
+PROTECTED = "intel-strict,intel-lazy,amd,virtio"
+
+# Each oracle of the suite gup_range shows once, by a known imbalance, that it is alive: it
+# prints "# probe NAME ok". The boots that must have the line; QEMU's AMD IOMMU logs no faults.
+PROBES = {
+    "pins": "*", "vmpin": "*", "failnth": "*",
+    "swiotlb": "direct,swiotlb,intel-pt",
+    "iova": PROTECTED, "trace": PROTECTED,
+    "faults": "intel-strict,intel-lazy,virtio",
+}
+
+# What QEMU is asked to trace, `-trace NAME` each: faults of devices, and trouble of the IOMMU's own.
+QEMU_FAULT_EVENTS = ["vtd_dmar_fault", "amdvi_page_fault", "virtio_iommu_report_fault"]
+QEMU_TRACE = QEMU_FAULT_EVENTS + [
+    "vtd_inv_desc_wait_write_fail", "vtd_warn_invalid_qi_tail", "amdvi_command_error", "amdvi_command_read_fail",
+    "amdvi_completion_wait_fail", "amdvi_evntlog_fail", "amdvi_get_pte_hwerror", "amdvi_dte_get_fail", "amdvi_mode_invalid"]
+
+QEMU_FAULT = re.compile("|".join([
+    r"\b(?:" + "|".join(QEMU_FAULT_EVENTS) + r")\b.* addr(?:ess)? =?(0x[0-9a-f]+)",
+    # On stderr, at most one line of each kind a guest
+    r"vtd_\w+: detected (?:translation failure|slpte permission error|IOVA overflow).*iova=(0x[0-9a-f]+)",
+    r"virtio_iommu_translate (?:no mapping for|permission error on) (0x[0-9a-f]+)",
+]))
+
+# What QEMU prints and nobody needs to know
+QEMU_HARMLESS = re.compile("|".join([
+    r"warning: (?:TCG|host) doesn't support requested feature",
+]))
+
+
+@dataclasses.dataclass
+class Guest:
+    """What is known of a guest that has ended."""
+    boot: str
+    kind: str                   # kernel; "debug" demands that every detector is alive
+    suites: list                # that it was to run
+    report: str
+    console: str
+    cmdline: str = ""
+    label: str = ""             # its name in lab/tests.list, if that is not the boot's
+    qemu: str | None = None     # what QEMU printed and traced; None: not recorded
+    timed_out: int | None = None
+    filtered: bool = False      # only tests of some name: no suite needs to have results
+    listed: dict | None = None  # lab/tests.list; None: not asked
+
+    @property
+    def names(self):
+        return {self.boot, self.label or self.boot}
+
 
 def read(path):
     try:
-        with open(path, encoding="utf-8", errors="replace") as f:
+        with open(path, encoding="utf-8", errors="replace", newline="") as f:
             return f.read()
     except FileNotFoundError:
         return ""
 
 
-class Tap:
-    """Counts the results of one suite: TAP 13, or KTAP with nested subtests.
+# ------------------------------------------------------------------------ report
 
-    Only leaves are counted. The line that closes a subtest repeats the leaves'
-    outcome, and only matters when it fails although no leaf did.
-    """
-    LINE = re.compile(r"^( *)(not ok|ok)\b *(\d*) *-? *(.*)$")
-    PLAN = re.compile(r"^( *)1\.\.(\d+)\s*(?:#\s*SKIP\b\s*(.*))?$", re.I)
-    DIRECTIVE = re.compile(r"(?:^|\s)#\s*(SKIP|XFAIL|TODO)\b:?\s*(.*)$", re.I)
-
-    def __init__(self, lines):
-        self.results = []      # (name, "pass" | "fail" | "skip", reason)
-        self.problems = []
-        self.planned = 0
-        self.plans = 0
-        self.scopes = {}       # indentation -> [plan or None, results seen, failed, title]
-        self.said = []         # what a test said of its failure
-        for line in lines:
-            self.line(line.replace("\t", "    "))
-        self.close(0)
-
-    def scope(self, depth):
-        return self.scopes.setdefault(depth, [None, 0, 0, ""])
-
-    def close(self, depth):
-        """End every scope at this depth or deeper. Returns (results, failures) of the nearest."""
-        seen = failed = 0
-        for d in sorted((d for d in self.scopes if d >= depth), reverse=True):
-            plan, n, bad, title = self.scopes.pop(d)
-            where = title or ("nested subtest" if d else "suite")
-            if plan is None and d == 0 and n:
-                self.problems.append(f"{where}: no plan")
-            elif plan is not None and plan != n:
-                self.problems.append(f"{where}: planned {plan} results, got {n}")
-            seen, failed = n, bad
-        return seen, failed
-
-    def line(self, line):
-        plan = self.PLAN.match(line)
-        if plan:
-            depth = len(plan[1])
-            self.scope(depth)[0] = int(plan[2])
-            self.plans += depth == 0
-            if plan[3] is not None and plan[2] == "0":
-                self.results.append(("(all)", "skip", plan[3]))
-                self.scopes.pop(depth)
-            return
-        stripped = line.lstrip(" ")
-        depth = len(line) - len(stripped)
-        if re.match(r"(K?TAP) version \d+", stripped):
-            # A document of its own; at depth 0 the one before it has ended.
-            if depth == 0:
-                self.close(0)
-            return
-        if stripped.startswith("# Subtest: "):
-            self.scope(depth)[3] = stripped[11:].strip()
-            return
-        m = self.LINE.match(line)
-        if not m:
-            if re.search(r"\bExpected\b|EXPECTATION|ASSERTION|time ?out", stripped, re.I):
-                self.said.append(stripped.lstrip("# ").strip())
-            return
-        bad = m[2] == "not ok"
-        text, reason, kind = m[4].strip(), "", "fail" if bad else "pass"
-        if bad:
-            reason = "; ".join(self.said[:2])
-        self.said = []
-        d = self.DIRECTIVE.search(text)
-        if d:
-            word, reason = d[1].upper(), d[2].strip()
-            text = text[:d.start()].strip()
-            if word == "SKIP":
-                # "ok 2 # SKIP name": what kselftest.h prints when it names nothing else
-                kind, text = "skip", text or reason
-            elif word in ("XFAIL", "TODO"):
-                kind, reason = "skip", f"{word.lower()}: {reason}"
-        here = self.scope(depth)
-        here[1] += 1
-        here[2] += kind == "fail"
-        if any(d > depth for d in self.scopes):
-            seen, failed = self.close(depth + 1)
-            if seen:
-                # failures below are already counted
-                if kind == "fail" and not failed:
-                    self.results.append((text, "fail", "failed although no subtest did"))
-                return
-        title = here[3]
-        self.results.append((f"{title}.{text}" if title else text, kind, reason))
-
-    def count(self, kind):
-        return sum(1 for r in self.results if r[1] == kind)
-
-
-def load_allow(path, fields):
-    """Lines of `fields` blank-separated words and a reason, which is mandatory."""
-    out = []
-    for n, line in enumerate(read(path).splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        parts = line.split(None, fields)
-        if len(parts) != fields + 1:
-            raise SystemExit(f"{path}:{n}: expected {fields} words and a reason, got: {line}")
-        out.append(parts)
-    return out
-
-
-def skip_allowed(allow, boot, suite, test):
-    return next((a[3] for a in allow if fnmatch.fnmatchcase(boot, a[0])
-                 and fnmatch.fnmatchcase(suite, a[1]) and fnmatch.fnmatchcase(test, a[2])), None)
+def suite_lines(report):
+    """What the suites printed. The guest puts a "|" before each of their lines."""
+    return [ln[1:].rstrip("\r") for ln in report.split("\n") if ln.startswith("|")]
 
 
 def parse_report(text):
-    """The report of a guest: ({key: value}, [suite], complete or None)."""
-    state, suites, complete, cur = {"has": []}, [], None, None
-    for line in text.splitlines():
+    """The report of a guest: ({key: value}, [suite], complete or None).
+
+    Lines begin with "@lab " (ours), "|" (a suite's) or "leak: " (kmemleak's); others are stray.
+    """
+    state, suites, complete, cur = {"has": [], "leaks": [], "stray": []}, [], None, None
+    # Not splitlines(): it breaks lines where a test, but not the guest's shell, would.
+    for line in text.split("\n"):
         line = line.rstrip("\r")
-        if not line.startswith("@lab "):
-            if cur is not None:
-                cur["lines"].append(line)
-            elif line.startswith("leak: "):
-                state.setdefault("leaks", []).append(line[6:])
-            continue
-        word, _, rest = line[5:].partition(" ")
-        if word == "suite":
+        word, _, rest = line.removeprefix("@lab ").partition(" ")
+        if line.startswith("|") and cur is not None:
+            cur["lines"].append(line[1:])
+        elif line.startswith("leak: "):
+            state["leaks"].append(line[6:])
+        elif not line.startswith("@lab "):
+            state["stray"] += [line] if line else []
+        elif word == "suite":
             cur = {"suite": rest, "lines": [], "ended": False}
             suites.append(cur)
         elif word == "end" and cur is not None:
@@ -201,117 +166,180 @@ def values(lines):
     return out
 
 
-def splats(console, allow):
+# ------------------------------------------------------------------------ kernel log, QEMU
+
+def splats(console):
     """Splats in the kernel's log, first one first, without the allowed ones."""
+    allowed = allow.table(os.path.join(allow.LAB, "console.allow"), "pattern")
     found = []
     for line in console.splitlines():
         m = KERNEL_LINE.search(line)
-        if not m or not SPLATS.search(m[1]):
-            continue
-        if any(re.search(a[0].replace("\\s", " "), m[1]) for a in allow):
-            continue
-        found.append(m[1].strip())
+        if m and SPLATS.search(m[1]) and not any(re.search(a.pattern, m[1]) for a in allowed):
+            found.append(m[1].strip())
     return found
 
 
-def by_name(results):
-    """{name: outcome}; a name that comes again is numbered."""
-    out = {}
-    for name, kind, _ in results:
-        n, key = 1, name
-        while key in out:
-            n += 1
-            key = f"{name} ({n})"
-        out[key] = kind
-    return out
+def new_splats(base, patched):
+    """What the patched kernel said more often than the unpatched one. Numbers do not count.
 
-
-def judge(boot, kernel_kind, wanted, report, console, timed_out=None, dma_debug=True,
-          kmemleak=True, iommu_pages=True, filtered=False):
-    """The verdict on one boot, as a dictionary. "red" is empty if it is green.
-
-    kernel_kind "debug" additionally demands that every detector is alive.
-    With filtered=True a suite without results is no fault: the filter may
-    only fit another one.
+    base, patched: results of judge().
     """
-    allow_skip = load_allow(os.path.join(LAB, "skips.allow"), 3)
-    allow_console = load_allow(os.path.join(LAB, "console.allow"), 1)
-    state, suites, complete = parse_report(report)
-    red = []
+    def said(result):
+        return collections.Counter(re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+", "#", s) for s in result["splats"])
+    was = said(base)
+    return [f"{text} (unpatched {was[text]} times, patched {n})"
+            for text, n in sorted(said(patched).items()) if n > was[text]]
 
-    found = splats(console, allow_console)
-    # A panic and its lines of context come in dozens; the first ones say it.
-    red += [f"kernel log: {s}" for s in found[:5]]
-    if state.get("kmemleak_bytes", "0") != "0":
-        first = next((s for s in state.get("leaks", []) if s.strip()), "")
-        red.append(f"kmemleak: {first.strip() or state['kmemleak_bytes'] + ' bytes'}")
-    if timed_out:
-        cur = next((s for s in suites if not s["ended"]), None)
-        where = "before the first suite" if not suites else "after the last suite"
-        if cur:
-            last = next((ln for ln in reversed(cur["lines"]) if ln.strip()), "nothing")
-            where = f"in suite {cur['suite']}, whose last line is: {last.strip()}"
-        red.append(f"time-out after {timed_out} s {where}")
 
-    out = []
-    for s in suites:
-        tap = Tap(s["lines"])
-        r = {"suite": s["suite"], "plan": None if not tap.plans else len(tap.results),
-             "pass": tap.count("pass"), "fail": tap.count("fail"), "skip": tap.count("skip"),
-             "skips": [{"test": n, "reason": why} for n, k, why in tap.results if k == "skip"],
-             "failed": [n for n, k, why in tap.results if k == "fail"],
-             "tests": by_name(tap.results), "values": values(s["lines"]),
-             "seconds": s.get("seconds"), "rc": s.get("rc")}
-        bad = [f"{s['suite']}: {p}" for p in tap.problems]
-        bad += [f"{s['suite']}: not ok {n}" + (f" ({why})" if why else "")
-                for n, _, why in [t for t in tap.results if t[1] == "fail"][:10]]
-        if not s["ended"]:
-            bad.append(f"{s['suite']}: did not end")
-        elif not tap.results and not filtered:
-            bad.append(f"{s['suite']}: no results at all (exit code {s['rc']})")
-        elif s["rc"] and not r["failed"] and not (s["rc"] == 4 and r["skip"] and not r["pass"]):
-            bad.append(f"{s['suite']}: exit code {s['rc']} although no test failed")
-        for k in r["skips"]:
-            k["allowed"] = skip_allowed(allow_skip, boot, s["suite"], k["test"])
-            if not k["allowed"]:
-                bad.append(f"{s['suite']}: skipped without leave: {k['test']} ({k['reason'] or 'no reason'}); "
-                           "fix it or add it to lab/skips.allow with a reason")
-        r["bad"] = bad
-        red += bad
-        out.append(r)
+def qemu_faults(text):
+    """(addresses of DMA that an IOMMU stopped, other lines), of what QEMU printed and traced.
 
-    missing = [w for w in wanted if w not in [s["suite"] for s in suites]]
+    Stderr has VT-d's and virtio-iommu's faults once a kind; only the trace events have them all, and AMD's.
+    """
+    faults, other = [], []
+    for line in text.splitlines():
+        m = QEMU_FAULT.search(line)
+        if m:
+            faults.append(next(int(g, 16) for g in m.groups() if g))
+        elif line.strip() and not QEMU_HARMLESS.search(line):
+            other.append(line.strip())
+    return faults, other
+
+
+# ------------------------------------------------------------------------ judging
+
+def judge_leaks(state):
+    if state.get("kmemleak_bytes", "0") == "0":
+        return []
+    first = next((s for s in state["leaks"] if s.strip()), "")
+    return [f"kmemleak: {first.strip() or state['kmemleak_bytes'] + ' bytes'}"]
+
+
+def judge_time(guest, suites):
+    if not guest.timed_out:
+        return []
+    cur = next((s for s in suites if not s["ended"]), None)
+    where = "before the first suite" if not suites else "after the last suite"
+    if cur:
+        last = next((ln for ln in reversed(cur["lines"]) if ln.strip()), "nothing")
+        where = f"in suite {cur['suite']}, whose last line is: {last.strip()}"
+    return [f"time-out after {guest.timed_out} s {where}"]
+
+
+def judge_results(guest, s, tap):
+    """Problems of a suite as its own output tells them."""
+    bad = list(tap.problems)
+    failed = [(n, why) for n, kind, why in tap.results if kind == "fail"]
+    bad += [f"not ok {n}" + (f" ({why})" if why else "") for n, why in failed[:10]]
+    if not s["ended"]:
+        bad.append("did not end")
+    elif not tap.results and not guest.filtered:
+        bad.append(f"no results at all (exit code {s['rc']})")
+    elif s["rc"] and not failed and not (s["rc"] == 4 and tap.count("skip") and not tap.count("pass")):
+        bad.append(f"exit code {s['rc']} although no test failed")
+    return bad
+
+
+def judge_probes(guest, s):
+    if s["suite"] != "gup_range" or guest.filtered or not s["ended"]:
+        return []
+    alive = {m[1] for m in (re.match(r"# probe (\S+) ok$", ln) for ln in s["lines"]) if m}
+    return [f"oracle not shown to be alive: {name} (no \"# probe {name} ok\" in the output)"
+            for name, boots in PROBES.items() if allow.boots_match(boots, guest.names) and name not in alive]
+
+
+def judge_suite(guest, s, rules):
+    """One suite of a guest; its problems are in "bad"."""
+    tap = Tap(s["lines"])
+    r = {"suite": s["suite"], "plan": None if not tap.plans else len(tap.results),
+         "pass": tap.count("pass"), "fail": tap.count("fail"), "skip": tap.count("skip"), "skips": [],
+         "failed": [n for n, kind, _ in tap.results if kind == "fail"],
+         "tests": tap.by_name(), "values": values(s["lines"]), "seconds": s.get("seconds"), "rc": s.get("rc")}
+    bad = judge_results(guest, s, tap) + judge_probes(guest, s)
+    for name, kind, why in tap.results:
+        if kind != "skip":
+            continue
+        rule = allow.skip_rule(rules, guest.names, s["suite"], name, why)
+        r["skips"].append({"test": name, "reason": why, "allowed": rule.why if rule else None,
+                           "rule": allow.rule_text(rule) if rule else None})
+        if not rule:
+            bad.append(f"skipped without leave: {name} ({why or 'no reason'}); "
+                       "fix it or add it to lab/skips.allow with a reason")
+    if guest.listed is not None and not guest.filtered and s["ended"]:
+        bad += manifest.problems(guest.listed, guest.label or guest.boot, s["suite"], r["tests"])
+    r["bad"] = [f"{s['suite']}: {b}" for b in bad]
+    return r
+
+
+def judge_end(guest, state, suites, complete):
+    """Is the report whole?"""
+    red = [f"stray line in the report: {line}" for line in state["stray"][:3]]
+    started = [s["suite"] for s in suites]
+    missing = [w for w in guest.suites if w not in started]
     if missing:
         red.append(f"suites that never started: {', '.join(missing)}")
+    if guest.listed is not None and not guest.filtered:
+        red += manifest.missing_suites(guest.listed, guest.label or guest.boot, started)
     if complete is None:
         red.append("the report has no final line: the guest did not get to its end")
-    elif complete != len(wanted):
-        red.append(f"the guest ran {complete} suites instead of {len(wanted)}")
-
+    elif complete != len(guest.suites):
+        red.append(f"the guest ran {complete} suites instead of {len(guest.suites)}")
     if complete is not None and "taint" in state and int(state["taint"]) & ~TAINT_TEST:
         red.append(f"the kernel is tainted: {state['taint']}")
-    if kernel_kind == "debug" and complete is not None:
-        # A boot may do without some; all others are demanded.
-        off = {"kmemleak": not kmemleak, "IOMMU page checks": not iommu_pages}
-        banners = [b for b in BANNERS if not off.get(b[0])]
-        if state.get("debug_locks") != "1":
-            red.append(f"lockdep is off: debug_locks = {state.get('debug_locks', 'not reported')}")
-        if kmemleak and ("kmemleak_dead" in state or "kmemleak_bytes" not in state):
-            red.append("kmemleak is off: it refused a scan")
-        if "taint" not in state:
-            red.append("the guest did not report its taint")
-        for name, text in banners:
-            if text not in console:
-                red.append(f"detector missing: {name} (no \"{text}\" on the console)")
-        for f in DETECTOR_FILES:
-            if f not in state["has"] and (kmemleak or not f.endswith("kmemleak")):
-                red.append(f"detector missing: no {f}")
-        if dma_debug:
-            if "DMA-API: preallocated" not in console or state.get("dma_api_disabled") != "N":
-                red.append("detector missing: dma-debug is off in a boot that asks for it")
-            elif state.get("dma_api_errors") != "0":
-                red.append(f"dma-debug counted errors: {state.get('dma_api_errors')}")
+    return red
 
-    return {"boot": boot, "red": red, "suites": out, "splats": found[:50], "complete": complete,
-            "taint": state.get("taint"), "debug_locks": state.get("debug_locks"),
+
+def judge_detectors(guest, state):
+    """Is every detector of the debug kernel alive, but for those that the command line turns off?"""
+    words = guest.cmdline.split()
+    kmemleak = "kmemleak=off" not in words
+    off = {"kmemleak": not kmemleak, "IOMMU page checks": "iommu.debug_pagealloc=0" in words}
+    red = []
+    if state.get("debug_locks") != "1":
+        red.append(f"lockdep is off: debug_locks = {state.get('debug_locks', 'not reported')}")
+    if kmemleak and ("kmemleak_dead" in state or "kmemleak_bytes" not in state):
+        red.append("kmemleak is off: it refused a scan")
+    if "taint" not in state:
+        red.append("the guest did not report its taint")
+    red += [f"detector missing: {name} (no \"{text}\" on the console)" for name, text in BANNERS
+            if not off.get(name) and text not in guest.console]
+    red += [f"detector missing: no {f}" for f in DETECTOR_FILES
+            if f not in state["has"] and (kmemleak or not f.endswith("kmemleak"))]
+    if "dma_debug=off" in words:
+        return red
+    if "DMA-API: preallocated" not in guest.console or state.get("dma_api_disabled") != "N":
+        red.append("detector missing: dma-debug is off in a boot that asks for it")
+    elif state.get("dma_api_errors") != "0":
+        red.append(f"dma-debug counted errors: {state.get('dma_api_errors')}")
+    return red
+
+
+def judge_qemu(guest, complete):
+    """What QEMU saw of the IOMMU. It is an oracle beside the guest's own log, so it must not be blind."""
+    if guest.qemu is None:
+        return []
+    faults, other = qemu_faults(guest.qemu)
+    red = [f"QEMU: {line}" for line in other[:5]]
+    protected = allow.boots_match(PROTECTED, guest.names)
+    if faults and not protected:
+        red.append(f"QEMU: {len(faults)} DMA faults, the first at {faults[0]:#x}, on a boot where no IOMMU stops a device")
+    if not faults and protected and "gup_range" in guest.suites and not guest.filtered and complete is not None:
+        red.append("QEMU recorded no DMA fault although tests provoke them: it is blind (-trace, stderr)")
+    return red
+
+
+def judge(guest):
+    """The verdict on one guest, as a dictionary. "red" is empty if it is green."""
+    rules = allow.skip_rules()
+    state, suites, complete = parse_report(guest.report)
+    found = splats(guest.console)
+    # A panic and its lines of context come in dozens; the first ones say it.
+    red = [f"kernel log: {s}" for s in found[:5]] + judge_leaks(state) + judge_time(guest, suites)
+    out = [judge_suite(guest, s, rules) for s in suites]
+    red += [b for r in out for b in r["bad"]] + judge_end(guest, state, suites, complete)
+    if guest.kind == "debug" and complete is not None:
+        red += judge_detectors(guest, state)
+    red += judge_qemu(guest, complete)
+    return {"boot": guest.boot, "label": guest.label or guest.boot, "red": red, "suites": out, "splats": found,
+            "complete": complete, "taint": state.get("taint"), "debug_locks": state.get("debug_locks"),
             "kmemleak_bytes": state.get("kmemleak_bytes")}
