@@ -65,15 +65,16 @@ class Run:
     """One guest. start() it, then poll() until it returns the verdict.
 
     label: its name in the logs and results, the boot's if there is no other. tests: it runs the
-    test suites, and gets what boots.py has for them. essential, seconds: see boots.Guest.
+    test suites, and gets what boots.py has for them. essential, seconds: see boots.Guest. listed:
+    lab/tests.list, if its tests have to be those.
     """
 
     def __init__(self, kernel, initrd, boot, suites, logdir, *, kind="debug", timeout=600, smp=2, mem="2G",
                  icount=False, filter="", hugepages=64, extra="", live=None, label=None, tests=None,
-                 essential=True, seconds=60):
+                 essential=True, seconds=60, listed=None):
         self.boot, self.suites, self.logdir, self.kind = boot, suites, logdir, kind
         self.label = label or boot
-        self.essential, self.seconds = essential, seconds
+        self.essential, self.seconds, self.listed = essential, seconds, listed
         self.timeout, self.live, self.filter = timeout, live, filter
         self.spec = boots.BOOTS[boot]
         os.makedirs(logdir, exist_ok=True)
@@ -96,6 +97,8 @@ class Run:
                               accel(kernel, initrd, shift))
         self.args += self.spec["qemu"] + tests.get("qemu", [])
         self.args += boots.QEMU_TESTS if tests or kind == "debug" else []
+        for event in verdict.QEMU_TRACE:
+            self.args += ["-trace", event]
         self.args += ["-display", "none", "-monitor", "none", "-serial", f"file:{self.console}",
                       "-device", "virtio-serial-pci", "-chardev", f"file,id=verdict,path={self.report}",
                       "-device", "virtserialport,chardev=verdict,name=verdict"]
@@ -116,9 +119,8 @@ class Run:
         if self.live:
             text = verdict.read(self.report)
             end = text.rfind("\n") + 1
-            for line in text[self.shown:end].splitlines():
-                if not line.startswith(("@lab", "leak: ")):
-                    self.live(line)
+            for line in verdict.suite_lines(text[self.shown:end]):
+                self.live(line)
             self.shown = end
 
     def poll(self):
@@ -131,17 +133,16 @@ class Run:
             self.proc.wait()
         self.show()
         seconds = round(time.monotonic() - self.begin, 1)
-        r = verdict.judge(self.boot, self.kind, self.suites, verdict.read(self.report),
-                          verdict.read(self.console), timed_out=self.timeout if over else None,
-                          dma_debug="dma_debug=off" not in self.cmdline,
-                          kmemleak="kmemleak=off" not in self.cmdline,
-                          iommu_pages="iommu.debug_pagealloc=0" not in self.cmdline, filtered=bool(self.filter))
         self.err.seek(0)
         err = self.err.read().strip()
         self.err.close()
+        r = verdict.judge(verdict.Guest(
+            self.boot, self.kind, self.suites, verdict.read(self.report), verdict.read(self.console), self.cmdline,
+            label=self.label, qemu=err, timed_out=self.timeout if over else None,
+            filtered=bool(self.filter), listed=self.listed))
         if self.proc.returncode and not over:
             r["red"].insert(0, f"QEMU ended with {self.proc.returncode}: {err[-300:] or 'it says nothing'}")
-        r.update(seconds=seconds, logs=rel(self.logdir), label=self.label, kind=self.kind, timed_out=over)
+        r.update(seconds=seconds, logs=rel(self.logdir), timed_out=over)
         with open(os.path.join(self.logdir, "verdict.json"), "w", encoding="utf-8") as f:
             for s in r["suites"]:
                 f.write(json.dumps({k: v for k, v in s.items() if k not in ("tests", "values", "bad")}) + "\n")
