@@ -67,7 +67,7 @@ class Judge(Red):
 
     def test_suite_lines(self):
         self.assertEqual(verdict.suite_lines(GOOD), ["TAP version 13", "1..2", "ok 1 a", "ok 2 b"])
-        self.assertEqual(verdict.suite_lines("|a\r\n||b\nc"), ["a", "|b"])
+        self.assertEqual(verdict.suite_lines("|a\r\n||b\n|d\f|e\nc"), ["a", "|b", "d\f|e"])
         with tempfile.NamedTemporaryFile("w", newline="") as f:
             f.write("|a\r@lab complete 1\n")
             f.flush()
