@@ -67,7 +67,7 @@ class Judge(Red):
 
     def test_suite_lines(self):
         self.assertEqual(verdict.suite_lines(GOOD), ["TAP version 13", "1..2", "ok 1 a", "ok 2 b"])
-        self.assertEqual(verdict.suite_lines("|a\r\n||b\nc"), ["a", "|b"])
+        self.assertEqual(verdict.suite_lines("|a\r\n||b\n|d\f|e\nc"), ["a", "|b", "d\f|e"])
         with tempfile.NamedTemporaryFile("w", newline="") as f:
             f.write("|a\r@lab complete 1\n")
             f.flush()
@@ -135,6 +135,8 @@ class Splats(Red):
         for s in ("DMAR: VT-d detected Invalidation Queue Error: Reason 4",
                   "DMAR: VT-d detected Invalidation Time-out Error: SID 10",
                   "DMAR: VT-d detected Invalidation Completion Error: SID 10",
+                  "DMAR: [DMA Read NO_PASID] Request device [00:03.0] fault addr 0x1000 [fault reason 0x0c] non-zero reserved fields in PTE",
+                  "DMAR: [INTR-REMAP] Request device [00:03.0] fault index 0x1 [fault reason 0x22] Present field in the IRTE entry is clear",
                   "DMAR: DRHD fed90000: failed to enable fault, interrupt, ret -5",
                   "AMD-Vi: IOMMU 0000:00:02.0: Completion-Wait loop timed out", "AMD-Vi: Command buffer timeout",
                   "edu 0000:00:03.0: AMD-Vi: Event logged [ILLEGAL_DEV_TABLE_ENTRY device=0000:00:03.0 pasid=0x00000",
@@ -179,9 +181,11 @@ class Qemu(Red):
     def test_other_lines(self):
         for s in ("qemu-system-x86_64: vtd_iova_to_slpte: detected splte reserve non-zero iova=0x1, level=0x1slpte=0x2",
                   "7@1.2:amdvi_command_error error: Executing commands with command buffer disabled 0x1",
+                  "7@1.2:vtd_dmar_fault sid 0x10 fault 12 addr 0xffffe000 write 1",
                   "7@1.2:vtd_inv_desc_wait_write_fail write fail for wait desc hi 0x1 lo 0x2", "Segmentation fault"):
             self.red(f"QEMU: {s}", qemu=s)
-        self.green(qemu="qemu-system-x86_64: warning: TCG doesn't support requested feature: CPUID.01H:ECX.pcid [bit 17]\n")
+        self.green(qemu="qemu-system-x86_64: warning: TCG doesn't support requested feature: CPUID.01H:ECX.pcid [bit 17]\n"
+                   "qemu-system-x86_64: New fault is not recorded due to compression of faults\n")
 
     def test_blind(self):
         """Where tests provoke faults QEMU must have seen one, elsewhere none."""
