@@ -41,7 +41,7 @@ def specs(backend):
     if backend in SWEPT:
         out += [("4k-scattered", n) for n in (64 * K, 2 * M, 256 * M, G)]
         out += [("thp", n) for n in (4 * K, 64 * K, 2 * M, 256 * M, G)]
-        out += [("16k", RECORD), ("256k", RECORD), ("hugetlb-1g", G)]
+        out += [("16k", RECORD), ("runs-1-8", RECORD), ("256k", RECORD), ("hugetlb-1g", G)]
     return out
 
 

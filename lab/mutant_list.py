@@ -52,8 +52,8 @@ int iommu_map(""", "gup_range", "fail_each_table", "fail_each_table", splat="WAR
            """	if (!ret)
 		ret = gup_map_sync(map, 0, done);
 """, "", "gup_range", "cost_and_shape", r"pinned.*cost_and_shape"),
-    Mutant("no-slack", "6 the IOVA is not congruent with the address", RANGE,
-           "	map->slack = start & (leaf - 1);\n", "	map->slack = 0;\n", "gup_range", "congruent",
+    Mutant("no-slack", "6 the IOVA is not congruent with the address", "drivers/iommu/dma-iommu.c",
+           "	*offset = (addr - state->addr) & (fit.leaf - 1);\n", "", "gup_range", "congruent",
            "congruent_in_the_middle"),
     Mutant("pin-per-page", "6 a huge page takes a pin for each of its pages", GUP,
            "	return paddr == v->next && v->folio && page_folio(page) == v->folio;\n", "	return false;\n",

@@ -5,7 +5,7 @@
  *
  * The only list that a range keeps is its physical runs. Behind a DMA IOMMU a
  * mapping adds none: one IOVA is allocated, congruent with the user address
- * modulo the largest IOMMU page that can occur, each run is linked with one
+ * modulo the largest IOMMU page that fits, each run is linked with one
  * call, and one sync ends it. Elsewhere each run goes through dma_map_phys().
  */
 #include <linux/capability.h>
@@ -31,16 +31,29 @@
 /* ... and on the stack, where fewer will do. */
 #define GUP_RANGE_FEW		8U
 
-/* What is outstanding now, for debugfs. */
-static atomic_long_t gup_range_pinned_pages;
-static atomic_long_t gup_range_pins;
-static atomic_long_t gup_range_mapped_pages;
-static atomic_long_t gup_range_maps;
+/*
+ * What is outstanding now, for debugfs. One CPU counts up, another down: only the
+ * sum says something.
+ */
+struct gup_range_counts {
+	long	pins;
+	long	pinned_pages;
+	long	maps;
+	long	mapped_pages;
+};
+
+static DEFINE_PER_CPU(struct gup_range_counts, gup_range_counts);
+
+static void gup_pin_count(long nr_pins, long nr_pages)
+{
+	this_cpu_add(gup_range_counts.pins, nr_pins);
+	this_cpu_add(gup_range_counts.pinned_pages, nr_pages);
+}
 
 void gup_map_count(long nr_maps, long nr_pages)
 {
-	atomic_long_add(nr_maps, &gup_range_maps);
-	atomic_long_add(nr_pages, &gup_range_mapped_pages);
+	this_cpu_add(gup_range_counts.maps, nr_maps);
+	this_cpu_add(gup_range_counts.mapped_pages, nr_pages);
 }
 
 static struct gup_range_block *gup_seq_grow(struct gup_range_seq *seq,
@@ -385,6 +398,15 @@ static void gup_range_unpin_common(struct gup_range *range,
 		unpin_folio(folio);
 }
 
+static bool gup_runs_have_room(const struct phys_vec *vecs, unsigned int nr)
+{
+	while (nr--) {
+		if (!gup_run_has_room(PHYS_PFN(vecs[nr].paddr + vecs[nr].len - 1)))
+			return false;
+	}
+	return true;
+}
+
 /* Take over pinned vectors, or unpin them. Returns the pages that they have. */
 static long gup_range_add_vecs(struct gup_range *range, struct phys_vec *vecs,
 			       unsigned int nr, unsigned long expect)
@@ -394,6 +416,10 @@ static long gup_range_add_vecs(struct gup_range *range, struct phys_vec *vecs,
 	unsigned int i;
 	int ret;
 
+	if (!gup_runs_have_room(vecs, nr)) {
+		unpin_user_vecs(vecs, nr, false);
+		return -EOPNOTSUPP;
+	}
 	if (nr)
 		gup_range_unpin_common(range, vecs);
 	for (i = 0; i < nr; i++) {
@@ -504,6 +530,7 @@ static void gup_range_unpin_pages(struct gup_range *range, bool dirty)
  * * -ESRCH - @range->mm is not the caller's and has exited
  * * -EFAULT, -EHWPOISON, -EOPNOTSUPP (fs-dax), -EREMOTEIO (P2PDMA) and others -
  *   what GUP said of the first page that could not be pinned
+ * * -EOPNOTSUPP - a page frame number of more than 40 bits
  */
 int gup_range_pin(struct gup_range *range)
 {
@@ -526,8 +553,7 @@ int gup_range_pin(struct gup_range *range)
 		return ret;
 	}
 	gup_seq_trim(&range->runs);
-	atomic_long_inc(&gup_range_pins);
-	atomic_long_add(gup_range_nr_pages(range), &gup_range_pinned_pages);
+	gup_pin_count(1, gup_range_nr_pages(range));
 	return 0;
 }
 EXPORT_SYMBOL_GPL(gup_range_pin);
@@ -535,8 +561,7 @@ EXPORT_SYMBOL_GPL(gup_range_pin);
 static void gup_range_release(struct gup_range *range, bool dirty)
 {
 	trace_gup_range_unpin(range, 0);
-	atomic_long_dec(&gup_range_pins);
-	atomic_long_sub(gup_range_nr_pages(range), &gup_range_pinned_pages);
+	gup_pin_count(-1, -gup_range_nr_pages(range));
 	gup_range_unpin_pages(range, dirty);
 	gup_range_uncharge(range);
 	range->auto_pin = false;
@@ -594,46 +619,27 @@ int gup_range_map_init(struct gup_range_map *map, struct device *dev,
 }
 EXPORT_SYMBOL_GPL(gup_range_map_init);
 
-/*
- * One IOVA for [start, start + len). alloc_iova() aligns to the rounded-up size
- * and dma_iova_try_alloc() has no way to ask for an offset, so reserve the
- * bytes between the boundary of the largest leaf that fits and @start.
- */
+/* One IOVA for [start, start + len), which begins map->slack bytes into it. */
 int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
 		       size_t len)
 {
-	size_t leaf, size;
+	bool iommu = use_dma_iommu(map->dev);
 
 	/* Its pages would hold others besides ours. */
-	if (use_dma_iommu(map->dev) &&
-	    dma_get_merge_boundary(map->dev) >= PAGE_SIZE)
+	if (iommu && dma_get_merge_boundary(map->dev) >= PAGE_SIZE)
 		return -EOPNOTSUPP;
-
-	if (len >= PUD_SIZE)
-		leaf = PUD_SIZE;
-	else if (len >= PMD_SIZE)
-		leaf = PMD_SIZE;
-	else
-		leaf = rounddown_pow_of_two(len);
-	leaf = max(leaf, map->granule);
-again:
-	map->slack = start & (leaf - 1);
-	/* dma_iova_try_alloc() keeps a flag in the top bit of the size. */
-	if (check_add_overflow(len, map->slack, &size) || (ssize_t)size < 0)
+	/* struct dma_iova_state keeps a flag in the top bit of the size. */
+	if ((ssize_t)len < 0)
 		return -EOVERFLOW;
-	if (dma_iova_try_alloc(map->dev, &map->state, 0, size))
-		return 0;
 	/*
-	 * dma_map_phys() would find single IOVAs here, but unmaps them lazily:
-	 * the device could reach a page that is not pinned any more.
+	 * If there is none, dma_map_phys() would still find single IOVAs, but
+	 * unmaps them lazily: the device could reach a page that is not pinned
+	 * any more.
 	 */
-	if (!use_dma_iommu(map->dev))
-		return 0;
-	if (leaf == max(map->granule, PAGE_SIZE))
+	if (!dma_iova_try_alloc_congruent(map->dev, &map->state, start, len,
+					  map->granule, &map->slack) && iommu)
 		return -ENOMEM;
-	/* Huge leaves are worth much, but not as much as a mapping. */
-	leaf = max(map->granule, PAGE_SIZE);
-	goto again;
+	return 0;
 }
 
 int gup_map_link_vecs(struct gup_range_map *map, size_t offset,
@@ -673,7 +679,8 @@ static int gup_map_link_runs(struct gup_range *range, struct gup_range_map *map,
 	while ((nr = gup_runs_vecs(&range->runs, &iter, vecs, batch))) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = gup_map_link_vecs(map, *done, vecs, nr, dir, GFP_KERNEL);
+		ret = gup_map_link_vecs(map, *done, vecs, nr, dir,
+					GFP_KERNEL_ACCOUNT);
 		if (ret)
 			return ret;
 		*done += iter.len;
@@ -1180,11 +1187,21 @@ EXPORT_SYMBOL_GPL(gup_range_map_stats);
 
 static int gup_range_stats_show(struct seq_file *m, void *unused)
 {
-	seq_printf(m, "pins %ld\npinned_bytes %lu\nmaps %ld\nmapped_bytes %lu\n",
-		   atomic_long_read(&gup_range_pins),
-		   atomic_long_read(&gup_range_pinned_pages) << PAGE_SHIFT,
-		   atomic_long_read(&gup_range_maps),
-		   atomic_long_read(&gup_range_mapped_pages) << PAGE_SHIFT);
+	struct gup_range_counts sum = {};
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu) {
+		const struct gup_range_counts *c = per_cpu_ptr(&gup_range_counts,
+							       cpu);
+
+		sum.pins += READ_ONCE(c->pins);
+		sum.pinned_pages += READ_ONCE(c->pinned_pages);
+		sum.maps += READ_ONCE(c->maps);
+		sum.mapped_pages += READ_ONCE(c->mapped_pages);
+	}
+	seq_printf(m, "pins %ld\npinned_bytes %ld\nmaps %ld\nmapped_bytes %ld\n",
+		   sum.pins, sum.pinned_pages << PAGE_SHIFT, sum.maps,
+		   sum.mapped_pages << PAGE_SHIFT);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(gup_range_stats);

@@ -7,13 +7,28 @@
 #include <linux/gup_range.h>
 #include <linux/mm.h>
 
-/*
- * A run is one u64: the first pfn in the low 40 bits (no architecture has more
- * than 52 bits of physical address), its pages above.
- */
+/* A run is one u64: the first pfn in the low 40 bits, its pages above. */
 #define GUP_RUN_PFN_BITS	40
 /* No run crosses a multiple of this, so that none ends inside a folio. */
 #define GUP_RUN_MAX_PAGES	(1UL << (63 - GUP_RUN_PFN_BITS))
+
+#ifdef MAX_POSSIBLE_PHYSMEM_BITS
+#define GUP_PHYSMEM_BITS	MAX_POSSIBLE_PHYSMEM_BITS
+#elif defined(MAX_PHYSMEM_BITS)
+#define GUP_PHYSMEM_BITS	MAX_PHYSMEM_BITS
+#else
+#define GUP_PHYSMEM_BITS	64
+#endif
+
+/*
+ * Does a run have room for this pfn? Known at compile time where physical
+ * addresses have at most 52 bits: not on riscv64, and not on all of s390.
+ */
+static inline bool gup_run_has_room(u64 pfn)
+{
+	return GUP_PHYSMEM_BITS - PAGE_SHIFT <= GUP_RUN_PFN_BITS ||
+	       !(pfn >> GUP_RUN_PFN_BITS);
+}
 
 static inline u64 gup_run(unsigned long pfn, unsigned long nr)
 {

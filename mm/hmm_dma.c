@@ -1335,6 +1335,8 @@ static int hmm_found_runs(struct hmm_prep *prep, unsigned long va,
 				gap += pages;
 				continue;
 			}
+			if (!gup_run_has_room(pfn + pages - 1))
+				return -EOPNOTSUPP;
 			run[nr++] = hmm_run(pfn, page, pages, flags);
 			pfn += pages;
 		}
@@ -1541,7 +1543,7 @@ static int hmm_range_dma_post(struct hmm_range *range,
  * * -EREMOTEIO - memory of a device: P2PDMA, or device private memory of the
  *   range's own dev_private_owner (that of others migrates back)
  * * -EOPNOTSUPP - no IOMMU, and DMA addresses are not at a constant distance
- *   from physical ones
+ *   from physical ones; or a page frame number of more than 40 bits
  * * -EBUSY - invalidated again and again; not without %HMM_PFN_REQ_FAULT
  * * -EINTR - a fatal signal
  * * -ESRCH - the process has exited

@@ -67,7 +67,7 @@ static unsigned int iterations(size_t len)
 
 /* ------------------------------------------------------------------- memory */
 
-enum fill { FILL_ANON, FILL_SPLIT, FILL_MIXED };
+enum fill { FILL_ANON, FILL_SPLIT, FILL_RUNS, FILL_MIXED };
 
 static const struct kind {
 	const char	*name;
@@ -77,6 +77,7 @@ static const struct kind {
 } kinds[] = {
 	{ "4k-scattered", PAGE },
 	{ "4k-contig", HUGE, 0, FILL_SPLIT },
+	{ "runs-1-8", HUGE, 0, FILL_RUNS },
 	{ "16k", 4 * PAGE },
 	{ "64k", KIB64 },
 	{ "256k", 4 * KIB64 },
@@ -227,6 +228,34 @@ static int split(char *p, size_t len)
 	return ret;
 }
 
+/*
+ * What fragmented memory looks like: runs of 1 to 8 pages, no two of them
+ * contiguous. Of small folios, one after the other, some are replaced; the page
+ * that was there goes to @spare, so that it does not come back.
+ */
+static int fragment(char *p, size_t len)
+{
+	char *spare = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+			   MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint32_t seed = 1;
+	size_t i = 0, n;
+
+	if (spare == MAP_FAILED)
+		return -1;
+	madvise(spare, len, MADV_NOHUGEPAGE);
+	for (n = 0; ; n++) {
+		seed = seed * 1664525 + 1013904223;
+		i += 1 + (seed >> 29);
+		if (i >= len / PAGE)
+			break;
+		madvise(p + i * PAGE, PAGE, MADV_DONTNEED);
+		spare[n * PAGE] = 1;
+		p[i++ * PAGE] = 1;
+	}
+	munmap(spare, len);
+	return 0;
+}
+
 /* 2 MiB in one, then 1 MiB in small pages, then 1 MiB in 64 KiB. */
 static int fill_mixed(char *p, size_t len)
 {
@@ -256,7 +285,11 @@ static int memory_fill(const struct kind *k, char *p, size_t len)
 	}
 	if (fill_scattered(k, p, len))
 		return -1;
-	return k->fill == FILL_SPLIT ? split(p, len) : 0;
+	if (k->fill == FILL_ANON)
+		return 0;
+	if (split(p, len))
+		return -1;
+	return k->fill == FILL_RUNS ? fragment(p, len) : 0;
 }
 
 /* Is it what its name says? Figures repeat only if it is. */
@@ -264,6 +297,9 @@ static bool memory_is(const struct kind *k, const struct memory *m)
 {
 	size_t units = (m->len + k->unit - 1) / k->unit;
 
+	/* Every other run is one page, the others have four and a half. */
+	if (k->fill == FILL_RUNS)
+		return m->runs > m->len / PAGE / 3 && m->runs < m->len / PAGE / 2;
 	return k->fill == FILL_MIXED ? m->runs > units : m->runs == units;
 }
 
