@@ -31,28 +31,31 @@ NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
 # memory, and a movable zone: on one boot each.
 BOOTS = {
     # The longest first.
-    "direct": dict(qemu=Q35 + EDU, cmdline="dma_debug=off", debug=dict(cmdline="swiotlb=8192")),
-    "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=8192,force dma_debug=off kmemleak=off",
+    "direct": dict(qemu=Q35 + EDU, cmdline="lab.backend=none lab.rdma=range.*,mirror.odp_4k.*,held.* dma_debug=off",
+                   debug=dict(cmdline="swiotlb=8192")),
+    "swiotlb": dict(qemu=Q35 + EDU, cmdline="lab.backend=swiotlb swiotlb=8192,force dma_debug=off kmemleak=off",
                     debug=dict(icount=True)),
     "intel-strict": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                         cmdline="intel_iommu=on iommu.strict=1 lab.rdma=all dma_debug=off", debug=dict(icount=True)),
+                         cmdline="lab.backend=vtd-strict intel_iommu=on iommu.strict=1 lab.rdma=all dma_debug=off", debug=dict(icount=True)),
     "intel-lazy": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                       cmdline="intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off",
+                       cmdline="lab.backend=vtd-lazy intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off "
+                       "lab.rdma=range.*_4k.*,mirror.odp_4k.*,input.*.fs_dax,input.*.p2pdma",
                        debug=dict(qemu=NVME, cmdline="memmap=32M!4G"), suites=["gup_range"]),
     "intel-pt": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                     cmdline="intel_iommu=on iommu=pt dma_debug=off kmemleak=off",
+                     cmdline="lab.backend=vtd-pt intel_iommu=on iommu=pt lab.rdma=range.*,mirror.*,input.* dma_debug=off kmemleak=off",
                      debug=dict(icount=True, cmdline="swiotlb=8192"), suites=["gup_range"]),
-    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="kmemleak=off lab.rdma=kinds",
+    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="lab.backend=amd kmemleak=off lab.rdma=range.*,mirror.*,reach.*",
                 debug=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
-                   cmdline="dma_debug=off kmemleak=off", debug=dict(icount=True), suites=["gup_range"]),
+                   cmdline="lab.backend=virtio dma_debug=off kmemleak=off lab.rdma=range.*,mirror.*,held.*",
+                   debug=dict(icount=True), suites=["gup_range"]),
     # KUnit of the IOMMU page tables: physical addresses that are not there, which the IOMMU page
-    # check cannot count. Two of upstream's tests, test_random_map and test_map_table_to_oa, take
-    # minutes, so on one format only. A glob is all that KUnit has to tell them by.
+    # check cannot count. Two of upstream's tests take minutes and say that they are slow: they run
+    # for one format only.
     "iommupt": dict(qemu=Q35, cmdline="kmemleak=off dma_debug=off iommu.debug_pagealloc=0 "
-                    "kunit.filter_glob=*_iommu_test.test_*[!ap]", suites=["iommupt"]),
+                    "kunit.filter=speed>slow", suites=["iommupt"]),
     "iommupt-long": dict(qemu=Q35, cmdline="kmemleak=off dma_debug=off iommu.debug_pagealloc=0 "
-                         "kunit.filter_glob=vtdss_iommu_test.test_*[ap]", suites=["iommupt"]),
+                         "kunit.filter_glob=vtdss_iommu_test kunit.filter=speed<=slow", suites=["iommupt"]),
     # Software RDMA devices, which have no DMA, and programs of Debian's. The clients time
     # out when they are as slow as the debug kernel makes them.
     "rdma": dict(qemu=Q35, cmdline="dma_debug=off kmemleak=off",
