@@ -36,18 +36,18 @@ BOOTS = {
     "swiotlb": dict(qemu=Q35 + EDU, cmdline="lab.backend=swiotlb swiotlb=8192,force dma_debug=off kmemleak=off",
                     debug=dict(icount=True)),
     "intel-strict": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                         cmdline="lab.backend=vtd-strict intel_iommu=on iommu.strict=1 lab.rdma=all dma_debug=off", debug=dict(icount=True)),
+                         cmdline="lab.backend=vtd-strict slab_nomerge intel_iommu=on iommu.strict=1 lab.rdma=all dma_debug=off", debug=dict(icount=True)),
     "intel-lazy": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                       cmdline="lab.backend=vtd-lazy intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off "
+                       cmdline="lab.backend=vtd-lazy slab_nomerge intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off "
                        "lab.rdma=range.*_4k.*,mirror.odp_4k.*,input.*.fs_dax,input.*.p2pdma",
                        debug=dict(qemu=NVME, cmdline="memmap=32M!4G"), suites=["gup_range"]),
     "intel-pt": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                      cmdline="lab.backend=vtd-pt intel_iommu=on iommu=pt lab.rdma=range.*,mirror.*,input.* dma_debug=off kmemleak=off",
                      debug=dict(icount=True, cmdline="swiotlb=8192"), suites=["gup_range"]),
-    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="lab.backend=amd kmemleak=off lab.rdma=range.*,mirror.*,reach.*",
+    "amd": dict(qemu=Q35_SPLIT + ["-device", "amd-iommu"] + EDU, cmdline="lab.backend=amd slab_nomerge kmemleak=off lab.rdma=range.*,mirror.*,reach.*",
                 debug=dict(icount=True, cmdline="movablecore=512M")),
     "virtio": dict(qemu=Q35 + ["-device", "virtio-iommu-pci"] + EDU,
-                   cmdline="lab.backend=virtio dma_debug=off kmemleak=off lab.rdma=range.*,mirror.*,held.*",
+                   cmdline="lab.backend=virtio slab_nomerge dma_debug=off kmemleak=off lab.rdma=range.*,mirror.*,held.*",
                    debug=dict(icount=True), suites=["gup_range"]),
     # KUnit of the IOMMU page tables: physical addresses that are not there, which the IOMMU page
     # check cannot count. Two of upstream's tests take minutes and say that they are slow: they run

@@ -885,6 +885,7 @@ static int edu_provoke_hang(struct edu *edu)
 {
 	for (;;)
 		schedule_timeout_uninterruptible(MAX_SCHEDULE_TIMEOUT);
+	return 0;
 }
 
 static int edu_provoke_uaf(struct edu *edu)

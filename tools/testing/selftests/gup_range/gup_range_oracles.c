@@ -32,6 +32,11 @@ long iova_objects(void)
 	return file_long(IOVA_SLAB "objects");
 }
 
+long iova_noise(void)
+{
+	return boot_has("slab_nomerge") ? 0 : 50;
+}
+
 /* -------------------------------------------------------------------- trace */
 
 const char *trace_start(void)
@@ -188,16 +193,17 @@ const char *iova_phys(uint64_t iova, size_t len, uint64_t *phys)
 
 /* ---------------------------------------------------------------- fault log */
 
-int kmsg_open(void)
-{
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+static int kmsg = -1;
 
-	if (fd >= 0)
-		lseek(fd, 0, SEEK_END);
-	return fd;
+/* Before the first test: each is a process of its own, and where to read is shared. */
+static void __attribute__((constructor)) kmsg_open(void)
+{
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	if (kmsg >= 0)
+		lseek(kmsg, 0, SEEK_END);
 }
 
-int iommu_faults(int kmsg)
+int iommu_faults(void)
 {
 	char line[1024];
 	int faults = 0;

@@ -20,7 +20,6 @@
 struct oracles {
 	long pins;
 	long swiotlb;
-	int kmsg;
 	bool faults_expected;
 };
 
@@ -36,8 +35,12 @@ struct iova_balance {
 long pins_now(void);
 /* Slots of bounce buffers in use; -1 where the kernel has no pool. */
 long swiotlb_used(void);
-/* IOVAs, without what the allocator keeps of freed ones; -1 if unknown. */
+/*
+ * IOVAs, without what the allocator keeps of freed ones; -1 if unknown. And how many
+ * may be those of another cache that this one is merged with.
+ */
 long iova_objects(void);
+long iova_noise(void);
 /* From here on iova_balance() looks. NULL, or the file that is at fault. */
 const char *trace_start(void);
 const char *trace_stop(void);
@@ -47,9 +50,11 @@ void iova_balance(struct iova_balance *b);
  * that were not. NULL, or why it is not known.
  */
 const char *iova_phys(uint64_t iova, size_t len, uint64_t *phys);
-int kmsg_open(void);
-/* IOMMU faults in the log since kmsg_open() or the last call. */
-int iommu_faults(int kmsg);
+/*
+ * IOMMU faults in the log since the last call, by whichever test of the program, so
+ * that none falls between two of them; -1 if it cannot be read.
+ */
+int iommu_faults(void);
 
 bool boot_has(const char *what);
 /* The PCI address of the test device. */
@@ -76,9 +81,8 @@ static inline void oracles_begin(struct __test_metadata *_metadata,
 	EXPECT_NE(ORACLE_FAILED, o->pins)
 		TH_LOG("no count of pins in /proc/vmstat");
 	o->swiotlb = swiotlb_used();
-	o->kmsg = kmsg_open();
-	EXPECT_LE(0, o->kmsg)
-		TH_LOG("/dev/kmsg cannot be read");
+	EXPECT_EQ(0, iommu_faults())
+		TH_LOG("-1: /dev/kmsg cannot be read; else IOMMU faults since the end of the test before");
 	error = trace_start();
 	EXPECT_EQ(NULL, error)
 		TH_LOG("%s cannot be written", error);
@@ -122,12 +126,11 @@ static inline void oracles_check(struct __test_metadata *_metadata,
 					 " debug_locks"));
 	if (o->faults_expected)
 		usleep(50000);
-	faults = iommu_faults(o->kmsg);
+	faults = iommu_faults();
 	EXPECT_LE(0, faults)
 		TH_LOG("/dev/kmsg cannot be read");
 	if (!o->faults_expected)
 		EXPECT_EQ(0, faults);
-	close(o->kmsg);
 }
 
 /* Have the @n-th allocation from here fail; 0 ends it. True: it was not reached. */

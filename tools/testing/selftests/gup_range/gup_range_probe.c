@@ -201,8 +201,7 @@ TEST_F(probe, iova)
 	EXPECT_LE(before + IOVAS, iova_objects());
 	close(self->fd);
 	self->fd = open(EDU_DEV, O_RDWR);
-	/* Some other cache may be merged with this one. */
-	EXPECT_GT(before + IOVAS / 2, iova_objects());
+	EXPECT_GE(before + iova_noise(), iova_objects());
 	munmap(p, len);
 	probed(_metadata, "iova");
 }
@@ -252,7 +251,7 @@ TEST_F(probe, trace)
 TEST_F(probe, faults)
 {
 	unsigned char buf[64] = "";
-	int h, i, faults = 0, kmsg;
+	int h, i, faults = 0;
 	uint64_t addr;
 
 	if (!self->b->protected)
@@ -263,19 +262,16 @@ TEST_F(probe, faults)
 	ASSERT_GT(h, 0);
 	addr = edu_addr(self->fd, h, 0);
 	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
-	kmsg = kmsg_open();
-	ASSERT_LE(0, kmsg);
-	EXPECT_EQ(0, iommu_faults(kmsg));
+	EXPECT_EQ(0, iommu_faults());
 	EXPECT_EQ(0, edu_dma_raw(self->fd, addr, buf, sizeof(buf),
 				 GUP_RANGE_EDU_DMA_WRITE));
 	for (i = 0; i < 50 && !faults; i++) {
 		usleep(20000);
-		faults = iommu_faults(kmsg);
+		faults = iommu_faults();
 	}
 	EXPECT_LT(0, faults)
 		TH_LOG("no fault in the kernel's log for IOVA 0x%llx",
 		       (unsigned long long)addr);
-	close(kmsg);
 	probed(_metadata, "faults");
 }
 
@@ -289,7 +285,7 @@ TEST_F(probe, failnth)
 		TH_LOG("%s cannot be set", error);
 	for (n = 1; n < 3; n++) {
 		EXPECT_FALSE(fail_nth(_metadata, n));
-		h = edu_map(self->fd, self->p, self->len, MIRROR | ONLY);
+		h = edu_map(self->fd, self->p, self->len, ONLY);
 		EXPECT_FALSE(fail_nth(_metadata, 0));
 		failed += h == -ENOMEM || h == -EFAULT;
 	}
