@@ -14,6 +14,7 @@
 #include <linux/hmm.h>
 #include <linux/interrupt.h>
 #include <linux/iommu-dma.h>
+#include <linux/kasan.h>
 #include <linux/module.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -339,11 +340,12 @@ static int edu_ioctl_info(struct edu_file *file, void *arg)
 {
 	struct gup_range_edu_info *info = arg;
 
-	if (info->version || info->protected || info->rdma)
+	if (info->version || info->protected || info->rdma || info->interrupted)
 		return -EINVAL;
 	info->version = GUP_RANGE_EDU_VERSION;
 	info->protected = use_dma_iommu(&file->edu->pdev->dev);
 	info->rdma = IS_ENABLED(CONFIG_GUP_RANGE_EDU_RDMA);
+	info->interrupted = atomic64_read(&file->edu->interrupted);
 	return 0;
 }
 
@@ -377,6 +379,8 @@ static int edu_ioctl_map(struct edu_file *file, void *arg)
 	if (ret)
 		goto free;
 	ret = edu_handle_map(h, req->granule);
+	if (ret && fatal_signal_pending(current))
+		atomic64_inc(&file->edu->interrupted);
 	if (ret)
 		goto erase;
 	mmgrab(h->mm);
@@ -837,6 +841,33 @@ static void edu_unmask(struct edu *edu)
 
 /* ------------------------------------------------------------------ provoke */
 
+static int edu_provoke_warn(struct edu *edu)
+{
+	WARN(1, "gup_range_edu: provoked\n");
+	return 0;
+}
+
+static int edu_provoke_lockdep(struct edu *edu)
+{
+	static DEFINE_MUTEX(a);
+	static DEFINE_MUTEX(b);
+
+	mutex_lock(&a);
+	mutex_lock(&b);
+	mutex_unlock(&b);
+	mutex_unlock(&a);
+	mutex_lock(&b);
+	mutex_lock(&a);
+	mutex_unlock(&a);
+	mutex_unlock(&b);
+	return 0;
+}
+
+static int edu_provoke_leak(struct edu *edu)
+{
+	return kmalloc(1234, GFP_KERNEL) ? 0 : -ENOMEM;
+}
+
 static int edu_provoke_stale(struct edu *edu)
 {
 	struct page *page = alloc_page(GFP_KERNEL);
@@ -850,35 +881,96 @@ static int edu_provoke_stale(struct edu *edu)
 	return dma_mapping_error(&edu->pdev->dev, addr);
 }
 
+static int edu_provoke_hang(struct edu *edu)
+{
+	for (;;)
+		schedule_timeout_uninterruptible(MAX_SCHEDULE_TIMEOUT);
+	return 0;
+}
+
+static int edu_provoke_uaf(struct edu *edu)
+{
+	u8 *p = kmalloc(64, GFP_KERNEL), *freed = p;
+
+	if (!p)
+		return -ENOMEM;
+	/* For the compiler it is another one. */
+	OPTIMIZER_HIDE_VAR(freed);
+	kfree(p);
+	return READ_ONCE(freed[8]) > 255;
+}
+
+static int edu_provoke_atomic(struct edu *edu)
+{
+	preempt_disable();
+	might_sleep();
+	preempt_enable();
+	return 0;
+}
+
+/* As a device does it: KASAN does not see the write. */
+static int edu_provoke_poison(struct edu *edu)
+{
+	struct page *page = alloc_page(GFP_KERNEL), *again;
+	u8 *p;
+
+	if (!page)
+		return -ENOMEM;
+	p = page_address(page);
+	/* What a CPU freed last it takes first, and looks at it then. */
+	preempt_disable();
+	__free_page(page);
+	kasan_disable_current();
+	WRITE_ONCE(p[8], 0x11);
+	WRITE_ONCE(p[16], 0x22);
+	kasan_enable_current();
+	again = alloc_page(GFP_ATOMIC);
+	preempt_enable();
+	if (again)
+		__free_page(again);
+	return again == page ? 0 : -EAGAIN;
+}
+
+/* Unmap with another direction. */
+static int edu_provoke_dma_debug(struct edu *edu)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	struct device *dev = &edu->pdev->dev;
+	dma_addr_t addr;
+
+	if (!page)
+		return -ENOMEM;
+	addr = dma_map_page(dev, page, 0, PAGE_SIZE, DMA_TO_DEVICE);
+	if (!dma_mapping_error(dev, addr))
+		dma_unmap_page(dev, addr, PAGE_SIZE, DMA_BIDIRECTIONAL);
+	__free_page(page);
+	return 0;
+}
+
+static const struct edu_provocation {
+	const char	*name;
+	int		(*fn)(struct edu *edu);
+} edu_provocations[] = {
+	[GUP_RANGE_EDU_PROVOKE_WARN]	  = { "warn",	   edu_provoke_warn },
+	[GUP_RANGE_EDU_PROVOKE_LOCKDEP]	  = { "lockdep",   edu_provoke_lockdep },
+	[GUP_RANGE_EDU_PROVOKE_LEAK]	  = { "leak",	   edu_provoke_leak },
+	[GUP_RANGE_EDU_PROVOKE_STALE]	  = { "stale",	   edu_provoke_stale },
+	[GUP_RANGE_EDU_PROVOKE_HANG]	  = { "hang",	   edu_provoke_hang },
+	[GUP_RANGE_EDU_PROVOKE_UAF]	  = { "uaf",	   edu_provoke_uaf },
+	[GUP_RANGE_EDU_PROVOKE_ATOMIC]	  = { "atomic",	   edu_provoke_atomic },
+	[GUP_RANGE_EDU_PROVOKE_POISON]	  = { "poison",	   edu_provoke_poison },
+	[GUP_RANGE_EDU_PROVOKE_DMA_DEBUG] = { "dma-debug", edu_provoke_dma_debug },
+};
+
 static int edu_ioctl_provoke(struct edu_file *file, void *arg)
 {
 	struct gup_range_edu_provoke *req = arg;
-	static DEFINE_MUTEX(a);
-	static DEFINE_MUTEX(b);
 
-	switch (req->what) {
-	case GUP_RANGE_EDU_PROVOKE_WARN:
-		WARN(1, "gup_range_edu: provoked\n");
-		return 0;
-	case GUP_RANGE_EDU_PROVOKE_LOCKDEP:
-		mutex_lock(&a);
-		mutex_lock(&b);
-		mutex_unlock(&b);
-		mutex_unlock(&a);
-		mutex_lock(&b);
-		mutex_lock(&a);
-		mutex_unlock(&a);
-		mutex_unlock(&b);
-		return 0;
-	case GUP_RANGE_EDU_PROVOKE_LEAK:
-		return kmalloc(1234, GFP_KERNEL) ? 0 : -ENOMEM;
-	case GUP_RANGE_EDU_PROVOKE_STALE:
-		return edu_provoke_stale(file->edu);
-	case GUP_RANGE_EDU_PROVOKE_HANG:
-		for (;;)
-			schedule_timeout_uninterruptible(MAX_SCHEDULE_TIMEOUT);
-	}
-	return -EINVAL;
+	if (req->what >= ARRAY_SIZE(edu_provocations))
+		return -EINVAL;
+	/* Whose splat it is that comes next */
+	pr_info("gup_range_edu: provoke: %s\n", edu_provocations[req->what].name);
+	return edu_provocations[req->what].fn(file->edu);
 }
 
 /* -------------------------------------------------------------------- files */

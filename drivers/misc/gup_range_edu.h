@@ -32,6 +32,7 @@ struct edu {
 	struct list_head	files;		/* protected by files_lock */
 	struct mutex		files_lock;
 	struct ib_device	*ibdev;		/* CONFIG_GUP_RANGE_EDU_RDMA */
+	atomic64_t		interrupted;	/* maps */
 };
 
 struct edu_handle {

@@ -26,6 +26,8 @@ struct gup_range_edu_info {
 	__u32 protected;
 	/* 1: GUP_RANGE_EDU_MAP_RDMA is there */
 	__u32 rdma;
+	/* maps so far that ended because of a fatal signal */
+	__u64 interrupted;
 };
 
 #define GUP_RANGE_EDU_MAP_MIRROR	(1 << 0)
@@ -153,6 +155,10 @@ struct gup_range_edu_mask {
 #define GUP_RANGE_EDU_PROVOKE_LEAK	2
 #define GUP_RANGE_EDU_PROVOKE_STALE	3
 #define GUP_RANGE_EDU_PROVOKE_HANG	4
+#define GUP_RANGE_EDU_PROVOKE_UAF	5	/* KASAN */
+#define GUP_RANGE_EDU_PROVOKE_ATOMIC	6	/* sleep in atomic context */
+#define GUP_RANGE_EDU_PROVOKE_POISON	7	/* write to a freed page */
+#define GUP_RANGE_EDU_PROVOKE_DMA_DEBUG	8	/* unmap with other arguments */
 
 struct gup_range_edu_provoke {
 	__u32 size;

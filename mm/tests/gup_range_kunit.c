@@ -2204,7 +2204,7 @@ static void hmm_upgrade(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx) - links, p->links);
 }
 
-/* Nothing is linked anew if the DMA API says that nothing is to be done. */
+/* Where all is linear nothing is linked anew, and only rights change. */
 static void hmm_upgrade_in_place(struct kunit *test)
 {
 	const struct hmm_upgrade_param *p = test->param_value;
@@ -2212,13 +2212,41 @@ static void hmm_upgrade_in_place(struct kunit *test)
 	struct gup_test *ctx = test->priv;
 	u64 links;
 
+	test_file(test, p->va, PROT_READ | PROT_WRITE);
+	hmm_test_insert(test, current->mm, p->va);
+	/* A device in software is linear with any configuration. */
+	KUNIT_ASSERT_EQ(test, 0,
+			hmm_range_map_init(&ctx->map, NULL, PAGE_SIZE,
+					   &ctx->notifier, &ctx->lock));
+	KUNIT_ASSERT_TRUE(test, ctx->map.linear);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
+	links = hmm_test_links(ctx);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, p->first, p->last,
+					      TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx) - links, 0);
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL);
+	KUNIT_EXPECT_EQ(test, writable, GENMASK(p->last - 1, p->first));
+}
+
+/* With a device it is the DMA API that says whether all is linear. */
+static void hmm_upgrade_of_device(struct kunit *test)
+{
+	const struct hmm_upgrade_param *p = test->param_value;
+	bool linear = !IS_ENABLED(CONFIG_DMA_API_DEBUG) &&
+		      !IS_ENABLED(CONFIG_ARCH_HAS_PHYS_TO_DMA);
+	unsigned long mapped, writable;
+	struct gup_test *ctx = test->priv;
+	u64 links;
+
 	hmm_test_setup(test, p->va, PROT_READ | PROT_WRITE);
+	KUNIT_ASSERT_EQ(test, ctx->map.linear, linear);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
 	links = hmm_test_links(ctx);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, p->first, p->last,
 					      TEST_WRITE));
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx) - links,
-			ctx->map.linear ? 0 : p->links);
+			linear ? 0 : p->links);
 	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
 	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL);
 	KUNIT_EXPECT_EQ(test, writable, GENMASK(p->last - 1, p->first));
@@ -3005,6 +3033,7 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_remap_after_unmap),
 	KUNIT_CASE_PARAM(hmm_upgrade, hmm_upgrade_gen_params),
 	KUNIT_CASE_PARAM(hmm_upgrade_in_place, hmm_upgrade_gen_params),
+	KUNIT_CASE_PARAM(hmm_upgrade_of_device, hmm_upgrade_gen_params),
 	KUNIT_CASE(hmm_upgrade_two_units),
 	KUNIT_CASE(hmm_upgrade_units),
 	KUNIT_CASE(hmm_upgrade_dirties),

@@ -10,6 +10,10 @@ int main(int argc, char **argv)
 		[GUP_RANGE_EDU_PROVOKE_LEAK]	= "leak",
 		[GUP_RANGE_EDU_PROVOKE_STALE]	= "stale",
 		[GUP_RANGE_EDU_PROVOKE_HANG]	= "hang",
+		[GUP_RANGE_EDU_PROVOKE_UAF]	= "uaf",
+		[GUP_RANGE_EDU_PROVOKE_ATOMIC]	= "atomic",
+		[GUP_RANGE_EDU_PROVOKE_POISON]	= "poison",
+		[GUP_RANGE_EDU_PROVOKE_DMA_DEBUG] = "dma-debug",
 		NULL
 	};
 	struct gup_range_edu_provoke req = { .size = sizeof(req) };
@@ -26,6 +30,9 @@ int main(int argc, char **argv)
 			fprintf(stderr, "%s: %s\n", EDU_DEV, strerror(-ret));
 		return !!ret;
 	}
-	fprintf(stderr, "usage: %s warn|lockdep|leak|stale|hang\n", argv[0]);
+	fprintf(stderr, "usage: %s", argv[0]);
+	for (i = 0; names[i]; i++)
+		fprintf(stderr, "%s%s", i ? "|" : " ", names[i]);
+	fprintf(stderr, "\n");
 	return 2;
 }
