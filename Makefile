@@ -16,14 +16,14 @@ help: ## list the targets
 host:
 	@lab/host
 
-kernel-tree: host
-	@[ -e build/linux/Makefile ] || $(MAKE) linux
+kernel-tree: linux
 
-run: kernel-tree ## boot one guest and show what the patches do
-	@lab/test demo
+# Neither needs the packages of the tests, nor git.
+run: ## boot one guest and show what the patches do
+	@lab/run demo
 
-shell: kernel-tree ## a prompt in the same guest (Ctrl-A X ends it)
-	@lab/test shell
+shell: ## a prompt in the same guest (Ctrl-A X ends it)
+	@lab/run shell
 
 test: kernel-tree ## all tests: every boot, the lab itself, upstream's selftests, RDMA (LAB_LIMIT=minutes)
 	@lab/test all
@@ -49,7 +49,7 @@ record-tests: kernel-tree ## run all guests and record which tests run where
 test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=name for one; slow)
 	@lab/mutants $(ONLY)
 
-kernel: kernel-tree ## build the two guest kernels (debug, run)
+kernel: kernel-tree ## build the guest kernels of the tests (debug, run)
 	@lab/test kernel
 
 bench: kernel-tree ## what it costs, against the ways without: build/bench

@@ -68,10 +68,11 @@ BOOTS = {
 # What each guest kernel is made of: files of lab/config. "base" is the unpatched one, which
 # has the options of "run". "each" is never booted: what the patches touch is compiled in it.
 FRAGMENTS = {
-    "debug": ["common", "debug", "gup_range", "rdma"],
-    "run": ["common", "run", "gup_range", "rdma"],
-    "base": ["common", "run", "rdma"],
-    "each": ["common", "debug", "gup_range", "rdma"],
+    "demo": ["common", "edu"],
+    "debug": ["common", "tests", "debug", "gup_range", "rdma"],
+    "run": ["common", "tests", "run", "gup_range", "rdma"],
+    "base": ["common", "tests", "run", "rdma"],
+    "each": ["common", "tests", "debug", "gup_range", "rdma"],
 }
 
 

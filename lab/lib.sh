@@ -19,8 +19,9 @@ if command -v ccache >/dev/null; then
 else
 	CC=gcc
 fi
-# Two builds of one source are one kernel: no date, no user, no host name in it.
-export CC KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab
+# Two builds of one source are one kernel: no date, no user, no host name in it, and no "+"
+# behind the version of a git tree.
+export CC LOCALVERSION='' KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab
 
 JOBS=${JOBS:-$(nproc)}
 export JOBS
@@ -36,24 +37,36 @@ die() {
 	exit 1
 }
 
-# watch_log PID LOG WHAT TOTALFILE: a line of progress while PID writes LOG.
-# TOTALFILE keeps the number of steps of the last full build, for the "of N".
+# count_steps LOG: how many files a kernel's build has made so far.
+count_steps() { grep -cE '^  (CC|LD|AS|AR|HOSTCC|GEN) ' "$1" 2>/dev/null || true; }
+
+# watch_log PID LOG WHAT TOTAL: a line of progress while PID writes LOG, until TOTAL steps.
+# Without TOTAL it says how far it is, and not how much is left.
 watch_log() {
-	local pid=$1 log=$2 what=$3 total=$4 start=$SECONDS last=-60 of='' n
-	[ -s "$total" ] && of=" of about $(cat "$total")"
+	local pid=$1 log=$2 what=$3 total=$4 start=$SECONDS last=-60 n t line
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 1
 		# A terminal gets one line that changes, a log file one line in half a minute.
 		[ -t 2 ] || [ $((SECONDS - last)) -ge 30 ] || continue
 		[ $((SECONDS - last)) -ge 3 ] || continue
-		last=$SECONDS
-		n=$(grep -cE '^  (CC|LD|AS|AR|HOSTCC|GEN) ' "$log" 2>/dev/null || true)
+		last=$SECONDS t=$((SECONDS - start)) n=$(count_steps "$log")
+		line="$what: ${n:=0} steps, $t s"
+		if [ "${total:-0}" -gt "$n" ]; then
+			line="$what: $n of about $total steps, $t s"
+			# The first steps are not like the others.
+			[ "$n" -lt 50 ] || line+=", $(time_left $(((total - n) * t / n))) left"
+		fi
 		if [ -t 2 ]; then
-			printf '\r%s: %s steps%s, %d s   ' "$what" "${n:-0}" "$of" $((SECONDS - start)) >&2
+			printf '\r%-70s' "$line" >&2
 		else
-			printf '%s: %s steps%s, %d s\n' "$what" "${n:-0}" "$of" $((SECONDS - start)) >&2
+			printf '%s\n' "$line" >&2
 		fi
 	done
 	[ -t 2 ] && printf '\r%70s\r' '' >&2
 	return 0
+}
+
+# time_left SECONDS: for people
+time_left() {
+	if [ "$1" -lt 90 ]; then echo "$1 s"; else echo "$((($1 + 30) / 60)) min"; fi
 }
