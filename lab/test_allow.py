@@ -3,6 +3,7 @@ import tempfile
 import unittest
 
 import allow
+import boots
 
 SKIPS = """
 # comment
@@ -56,6 +57,12 @@ class Skips(unittest.TestCase):
                                     ("a-product", {"a", "a-product"}, True), ("a-product", {"a"}, False),
                                     ("direct", {"direct2"}, False)):
             self.assertEqual(allow.boots_match(boots, names), match, (boots, names))
+
+    def test_committed(self):
+        """Rules name boots that there are."""
+        for r in allow.skip_rules():
+            for name in r.boots.strip("*!").split(","):
+                self.assertIn(name, ["", *boots.BOOTS], r.line)
 
     def test_unused(self):
         """A rule that no guest needs is red, unless the guest that may need it was left out."""

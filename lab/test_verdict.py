@@ -200,11 +200,11 @@ class Qemu(Red):
             self.green(self.GUP, boot=boot, suites=["gup_range"], qemu="")
 
     def test_probes(self):
-        demanded = {"direct": {"pins", "vmpin", "failnth", "swiotlb"},
-                    "intel-pt": {"pins", "vmpin", "failnth", "swiotlb"},
-                    "amd": {"pins", "vmpin", "failnth", "iova", "trace"},
-                    "virtio": {"pins", "vmpin", "failnth", "iova", "trace", "faults"},
-                    "intel-strict": {"pins", "vmpin", "failnth", "iova", "trace", "faults"}}
+        demanded = {"direct": {"backend", "pins", "vmpin", "failnth", "swiotlb"},
+                    "intel-pt": {"backend", "pins", "vmpin", "failnth", "swiotlb"},
+                    "amd": {"backend", "pins", "vmpin", "failnth", "iova", "trace"},
+                    "virtio": {"backend", "pins", "vmpin", "failnth", "iova", "trace", "faults"},
+                    "intel-strict": {"backend", "pins", "vmpin", "failnth", "iova", "trace", "faults"}}
         for boot, names in demanded.items():
             for p in verdict.PROBES:
                 for say in ("", f"|# probe {p} dead\n", f"|probe {p} ok\n"):

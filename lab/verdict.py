@@ -60,7 +60,7 @@ PROTECTED = "intel-strict,intel-lazy,amd,virtio"
 # Each oracle of the suite gup_range shows once, by a known imbalance, that it is alive: it
 # prints "# probe NAME ok". The boots that must have the line; QEMU's AMD IOMMU logs no faults.
 PROBES = {
-    "pins": "*", "vmpin": "*", "failnth": "*",
+    "backend": "*", "pins": "*", "vmpin": "*", "failnth": "*",
     "swiotlb": "direct,swiotlb,intel-pt",
     "iova": PROTECTED, "trace": PROTECTED,
     "faults": "intel-strict,intel-lazy,virtio",

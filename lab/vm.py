@@ -79,7 +79,7 @@ class Run:
         self.spec = boots.BOOTS[boot]
         os.makedirs(logdir, exist_ok=True)
         self.console, self.report = (os.path.join(logdir, n) for n in ("console.log", "report.log"))
-        for f in (self.console, self.report):
+        for f in (self.console, self.report, os.path.join(logdir, "qemu.trace")):
             if os.path.exists(f):
                 os.unlink(f)
         tests = self.spec.get("tests", {}) if (kind == "debug" if tests is None else tests) else {}
@@ -97,8 +97,9 @@ class Run:
                               accel(kernel, initrd, shift))
         self.args += self.spec["qemu"] + tests.get("qemu", [])
         self.args += boots.QEMU_TESTS if tests or kind == "debug" else []
-        for event in verdict.QEMU_TRACE:
-            self.args += ["-trace", event]
+        # Trace events go to QEMU's log.
+        self.trace = os.path.join(logdir, "qemu.trace")
+        self.args += ["-D", self.trace, *[w for e in verdict.QEMU_TRACE for w in ("-trace", e)]]
         self.args += ["-display", "none", "-monitor", "none", "-serial", f"file:{self.console}",
                       "-device", "virtio-serial-pci", "-chardev", f"file,id=verdict,path={self.report}",
                       "-device", "virtserialport,chardev=verdict,name=verdict"]
@@ -138,7 +139,7 @@ class Run:
         self.err.close()
         r = verdict.judge(verdict.Guest(
             self.boot, self.kind, self.suites, verdict.read(self.report), verdict.read(self.console), self.cmdline,
-            label=self.label, qemu=err, timed_out=self.timeout if over else None,
+            label=self.label, qemu=err + "\n" + verdict.read(self.trace), timed_out=self.timeout if over else None,
             filtered=bool(self.filter), listed=self.listed))
         if self.proc.returncode and not over:
             r["red"].insert(0, f"QEMU ended with {self.proc.returncode}: {err[-300:] or 'it says nothing'}")
@@ -147,7 +148,7 @@ class Run:
             for s in r["suites"]:
                 f.write(json.dumps({k: v for k, v in s.items() if k not in ("tests", "values", "bad")}) + "\n")
             f.write(json.dumps({"verdict": "red" if r["red"] else "green",
-                                **{k: v for k, v in r.items() if k != "suites"}}) + "\n")
+                                **{k: v for k, v in r.items() if k != "suites"}, "splats": r["splats"][:50]}) + "\n")
         self.result = r
         return r
 
