@@ -31,11 +31,13 @@ NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
 # memory, and a movable zone: on one boot each.
 BOOTS = {
     # The longest first.
-    "direct": dict(qemu=Q35 + EDU, cmdline="dma_debug=off", debug=dict(cmdline="swiotlb=8192")),
+    "direct": dict(qemu=Q35 + EDU, cmdline="dma_debug=off", debug=dict(cmdline="swiotlb=8192"),
+                   suites=["kunit", "gup_range", "gup_range_dirty"]),
     "swiotlb": dict(qemu=Q35 + EDU, cmdline="swiotlb=8192,force dma_debug=off kmemleak=off",
                     debug=dict(icount=True)),
     "intel-strict": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
-                         cmdline="intel_iommu=on iommu.strict=1 lab.rdma=all dma_debug=off", debug=dict(icount=True)),
+                         cmdline="intel_iommu=on iommu.strict=1 lab.rdma=all dma_debug=off", debug=dict(icount=True),
+                         suites=["kunit", "gup_range", "gup_range_dirty"]),
     "intel-lazy": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu"] + EDU,
                        cmdline="intel_iommu=on iommu.strict=0 dma_debug=off kmemleak=off",
                        debug=dict(qemu=NVME, cmdline="memmap=32M!4G"), suites=["gup_range"]),
