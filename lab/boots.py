@@ -96,9 +96,9 @@ PRODUCT = "-product"
 # KUnit has no device behind an IOMMU, so it runs once with each detector, once with bounce
 # buffers, and once without detectors.
 GUESTS = [
-    Guest("direct", ["kunit", "gup_range"], 400),
+    Guest("direct", ["kunit", "gup_range", "gup_range_dirty"], 400),
     Guest("swiotlb", ["kunit", "gup_range"], 120),
-    Guest("intel-strict", ["gup_range"], 250),
+    Guest("intel-strict", ["gup_range", "gup_range_dirty"], 250),
     Guest("intel-lazy", ["gup_range"], 250),
     Guest("intel-pt", ["gup_range"], 120),
     Guest("amd", ["kunit", "gup_range"], 250),

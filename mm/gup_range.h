@@ -171,7 +171,6 @@ struct hmm_block {
 	u16	nr;
 	u16	max;	/* room in @run */
 	u16	pages;	/* of all runs */
-	bool	write;	/* false: no run is writable */
 	u64	*run;
 };
 

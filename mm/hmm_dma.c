@@ -79,7 +79,6 @@ static struct hmm_block *hmm_entry_block(void *entry, struct hmm_single *single)
 		.nr = 1,
 		.max = 1,
 		.pages = hmm_run_pages(single->run),
-		.write = single->run & HMM_RUN_WRITE,
 		.run = &single->run,
 	};
 	return &single->block;
@@ -171,7 +170,6 @@ void hmm_block_splice(struct hmm_block *block, unsigned int i, unsigned int del,
 	for (k = 0; k < add; k++) {
 		block->run[i + k] = run[k];
 		block->pages += hmm_run_pages(run[k]);
-		block->write |= run[k] & HMM_RUN_WRITE;
 	}
 	block->nr += add - del;
 }
@@ -318,26 +316,6 @@ static void hmm_forget(struct gup_range_map *map, unsigned long va,
 	}
 }
 
-static void hmm_dirty(unsigned long pfn, unsigned long nr)
-{
-	unsigned long end = pfn + nr;
-
-	while (pfn < end) {
-		struct page *page = pfn_to_page(pfn);
-		struct folio *folio = page_folio(page);
-
-		/*
-		 * Not under the folio lock, which the invalidation may be
-		 * called with. The page table entry is not gone before the
-		 * callback returns, so the mapping stays. For the test see
-		 * unpin_user_pages_dirty_lock().
-		 */
-		if (!folio_test_dirty(folio))
-			folio_mark_dirty(folio);
-		pfn += folio_nr_pages(folio) - folio_page_idx(folio, page);
-	}
-}
-
 static enum dma_data_direction hmm_map_dir(const struct gup_range_map *map,
 					   bool write)
 {
@@ -367,35 +345,22 @@ static void hmm_unmap_phys(struct gup_range_map *map,
 	}
 }
 
-/* What has to be done for each unit of [va, end), after the flush. */
+/* dma_unmap_phys() for the units of [va, end). */
 static void hmm_release(struct gup_range_map *map, unsigned long va,
-			unsigned long end, bool dirty)
+			unsigned long end)
 {
-	bool unmap = hmm_map_unmaps_phys(map);
-	unsigned long base, limit;
 	struct hmm_single single;
 	struct hmm_block *block;
-	unsigned int i;
+	unsigned long base;
 
 	for (; va < end; va = base + HMM_BLOCK_SIZE) {
 		base = ALIGN_DOWN(va, HMM_BLOCK_SIZE);
 		block = hmm_block(map, va, &single);
 		if (WARN_ON_ONCE(!block))
 			return;
-		if (!unmap && !block->write)
-			continue;
-		limit = (end - base) >> PAGE_SHIFT;
-		i = hmm_block_find(block, (va - base) >> PAGE_SHIFT);
-		if (unmap)
-			hmm_unmap_phys(map, block, i, limit);
-		for (; dirty && block->write && i < block->nr; i++) {
-			u64 run = block->run[i];
-
-			if (hmm_run_first(run) >= limit)
-				break;
-			if (run & HMM_RUN_WRITE)
-				hmm_dirty(hmm_run_pfn(run), hmm_run_pages(run));
-		}
+		hmm_unmap_phys(map, block,
+			       hmm_block_find(block, (va - base) >> PAGE_SHIFT),
+			       (end - base) >> PAGE_SHIFT);
 		cond_resched();
 	}
 }
@@ -408,19 +373,19 @@ static void hmm_count(struct gup_range_map *map, long nr)
 
 /* Unlink the units of [va, end), which has no gap; one flush. */
 static void hmm_unlink_span(struct gup_range_map *map, unsigned long va,
-			    unsigned long end, bool dirty)
+			    unsigned long end)
 {
 	if (dma_use_iova(&map->state))
 		gup_map_unlink(map, va - map->start, end - va,
 			       DMA_BIDIRECTIONAL, 0);
-	if (dirty || hmm_map_unmaps_phys(map))
-		hmm_release(map, va, end, dirty);
+	if (hmm_map_unmaps_phys(map))
+		hmm_release(map, va, end);
 	hmm_count(map, -(long)((end - va) >> PAGE_SHIFT));
 }
 
 /* Unlink all units in [va, end), which cuts none; a flush per gapless span. */
 static void hmm_unlink(struct gup_range_map *map, unsigned long va,
-		       unsigned long end, bool dirty)
+		       unsigned long end)
 {
 	unsigned long next;
 
@@ -428,7 +393,7 @@ static void hmm_unlink(struct gup_range_map *map, unsigned long va,
 		next = end;
 		if (!hmm_next_span(map, &va, &next))
 			break;
-		hmm_unlink_span(map, va, next, dirty);
+		hmm_unlink_span(map, va, next);
 		hmm_forget(map, va, next);
 		cond_resched();
 	}
@@ -640,7 +605,6 @@ static struct hmm_block *hmm_merge_room(struct hmm_prep *prep, unsigned long va,
 	memcpy(to->run, have->run, have->nr * sizeof(*to->run));
 	to->nr = have->nr;
 	to->pages = have->pages;
-	to->write = have->write;
 	hmm_block_store(prep->map, va, to);
 	hmm_entry_free(entry);
 	return to;
@@ -666,8 +630,7 @@ static int hmm_merge_put_back(struct gup_range_map *map, unsigned long base,
 undo:
 	while (k-- > i)
 		hmm_unlink_span(map, hmm_run_va(base, block->run[k]), base +
-				(hmm_run_end(block->run[k]) << PAGE_SHIFT),
-				false);
+				(hmm_run_end(block->run[k]) << PAGE_SHIFT));
 	hmm_block_splice(block, i, nr, NULL, 0);
 	return ret;
 }
@@ -746,7 +709,7 @@ static int hmm_merge_upgrade(struct hmm_prep *prep, unsigned long va,
 	block = hmm_merge_room(prep, va, found, start < first && end > last);
 	if (!block)
 		return -ENOMEM;
-	hmm_unlink_span(prep->map, start, end, false);
+	hmm_unlink_span(prep->map, start, end);
 	prep->range->start = min(prep->range->start, start);
 	prep->range->end = max(prep->range->end, end);
 
@@ -770,7 +733,7 @@ static int hmm_merge_stale(struct hmm_prep *prep, unsigned long va)
 
 	WARN_ON_ONCE(1);
 	hmm_unit(prep->map, va, &start, &end, &run);
-	hmm_unlink(prep->map, start, end, false);
+	hmm_unlink(prep->map, start, end);
 	prep->range->start = min(prep->range->start, start);
 	prep->range->end = max(prep->range->end, end);
 	return -EIO;
@@ -815,8 +778,7 @@ static void hmm_merge_take_out(struct hmm_prep *prep, unsigned long va)
 			continue;
 		}
 		hmm_unlink_span(prep->map, hmm_run_va(base, block->run[i]), base +
-				(hmm_run_end(block->run[n - 1]) << PAGE_SHIFT),
-				false);
+				(hmm_run_end(block->run[n - 1]) << PAGE_SHIFT));
 		hmm_block_splice(block, i, n - i, NULL, 0);
 	}
 }
@@ -958,7 +920,7 @@ static void hmm_undo_block(struct gup_range_map *map, unsigned long va)
 		page = hmm_run_end(run);
 		if (run & HMM_RUN_NEW)
 			hmm_unlink(map, hmm_run_va(base, run),
-				   base + (page << PAGE_SHIFT), false);
+				   base + (page << PAGE_SHIFT));
 	}
 }
 
@@ -985,7 +947,7 @@ static void hmm_keep_block(struct gup_range_map *map, unsigned long va,
 
 /*
  * After all is linked, or not. A block that was empty is this call's as a
- * whole. The device never knew of what is undone: nothing to dirty.
+ * whole. The device never knew of what is undone.
  */
 static void hmm_settle(struct hmm_prep *prep, bool undo)
 {
@@ -1000,7 +962,7 @@ static void hmm_settle(struct hmm_prep *prep, bool undo)
 		else if (undo && *found)
 			hmm_undo_block(prep->map, cur.va);
 		else if (undo)
-			hmm_unlink(prep->map, cur.va, cur.next, false);
+			hmm_unlink(prep->map, cur.va, cur.next);
 	}
 }
 
@@ -1188,7 +1150,7 @@ void hmm_range_map_destroy(struct gup_range_map *map)
 		return;
 	/* The callback may still come, until the notifier is removed. */
 	mutex_lock(map->lock);
-	hmm_unlink(map, map->start, map->end, true);
+	hmm_unlink(map, map->start, map->end);
 	WARN_ON_ONCE(map->nr_mapped);
 	/* What is left in it is headers and reserved slots. */
 	xa_for_each(&map->blocks, idx, entry)
@@ -1294,7 +1256,6 @@ static int hmm_found_add(struct hmm_prep *prep, unsigned long va,
 		memcpy(block->run, run, nr * sizeof(*run));
 		block->nr = nr;
 		block->pages = pages;
-		block->write = run[0] & HMM_RUN_WRITE;
 		entry = block;
 	}
 push:
@@ -1526,7 +1487,11 @@ static int hmm_range_dma_post(struct hmm_range *range,
  * upgrades.
  *
  * Without %HMM_PFN_REQ_FAULT only what is there is mapped, and with
- * %HMM_PFN_REQ_WRITE alone only what is there and writable.
+ * %HMM_PFN_REQ_WRITE alone only what is there, writable and dirty.
+ *
+ * What is mapped with %HMM_PFN_REQ_WRITE has a dirty page table entry for as long
+ * as it is mapped. A driver that writes with the CPU, or a device that does, has
+ * nothing to dirty.
  *
  * After a failure the lock is not held and what was mapped before still is, but
  * for pages that were to be upgraded: with the lock taken, gup_range_map_addr()
@@ -1651,9 +1616,9 @@ EXPORT_SYMBOL_GPL(hmm_range_map_next);
  * itself. Any part of the range, mapped or not. What was physically contiguous
  * when it was mapped, at most 512 pages, is unlinked as one, so it may unmap
  * more than asked, never less; the driver invalidates its device page table for
- * all of it. When it returns the IOTLB is flushed, in lazy mode too, and pages
- * the device could write are dirty. Without an IOMMU (see
- * gup_range_map_protected()) it is the driver that stops the device.
+ * all of it. When it returns the IOTLB is flushed, in lazy mode too. Without an
+ * IOMMU (see gup_range_map_protected()) it is the driver that stops the device.
+ * Nothing has to be dirtied: see %HMM_PFN_WRITE.
  *
  * Context: with the lock held that was given at init. Does not allocate and
  * cannot fail.
@@ -1676,7 +1641,7 @@ void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
 	hmm_unit(map, va, start, &unused, &run);
 	va = *end - PAGE_SIZE;
 	hmm_unit(map, va, &unused, end, &run);
-	hmm_unlink(map, *start, *end, true);
+	hmm_unlink(map, *start, *end);
 	trace_hmm_range_invalidate(map, *start, *end);
 }
 EXPORT_SYMBOL_GPL(hmm_range_dma_unmap);

@@ -15,6 +15,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
+#include <linux/pagewalk.h>
 #include <linux/prandom.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/user.h>
@@ -2090,32 +2091,96 @@ static void hmm_unmap_before_init(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, first, last);
 }
 
+/* A bit for each page whose page table entry is dirty. */
+static unsigned long test_dirty_entries(struct gup_test *ctx)
+{
+	unsigned long i, dirty = 0;
+	struct folio_walk fw;
+
+	mmap_read_lock(current->mm);
+	for (i = 0; i < TEST_PAGES; i++) {
+		unsigned long va = ctx->va + i * PAGE_SIZE;
+		struct vm_area_struct *vma = vma_lookup(current->mm, va);
+
+		if (!vma || !folio_walk_start(&fw, vma, va, 0))
+			continue;
+		if (fw.level == FW_LEVEL_PTE && pte_dirty(fw.pte))
+			dirty |= BIT(i);
+		folio_walk_end(&fw, vma);
+	}
+	mmap_read_unlock(current->mm);
+	return dirty;
+}
+
+/* Entries that are writable and clean, as they are of shared memory. */
+static void test_read_all(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	unsigned long i;
+	char c;
+
+	for (i = 0; i < TEST_PAGES; i++)
+		KUNIT_ASSERT_EQ(test, 0, get_user(c, (char __user *)(ctx->va +
+								     i * PAGE_SIZE)));
+	KUNIT_ASSERT_EQ(test, 0, test_dirty_entries(ctx));
+}
+
 static const struct hmm_dirty_param {
 	const char	*desc;
+	bool		present;
 	unsigned long	flags;
-	bool		dirty;
+	unsigned long	dirty;
 } hmm_dirty_params[] = {
-	{ "read", TEST_READ, false },
-	{ "write", TEST_WRITE, true },
+	{ "read", true, TEST_READ, 0 },
+	{ "write", true, TEST_WRITE, TEST_ALL },
+	{ "read what was not there", false, TEST_READ, 0 },
+	{ "write what was not there", false, TEST_WRITE, TEST_ALL },
 };
 
 KUNIT_ARRAY_PARAM_DESC(hmm_dirty, hmm_dirty_params, desc);
 
-static void hmm_unmap_dirties(struct kunit *test)
+static void hmm_map_dirties(struct kunit *test)
 {
 	const struct hmm_dirty_param *p = test->param_value;
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
+	if (p->present)
+		test_read_all(test);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, p->flags));
+	KUNIT_EXPECT_EQ(test, test_dirty_entries(ctx), p->dirty);
+}
+
+/* What is there and clean is not there for writing. */
+static void hmm_snapshot_clean(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
+	test_read_all(test);
+	KUNIT_ASSERT_EQ(test, 0, put_user(1, (char __user *)ctx->va));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES,
+					      HMM_PFN_REQ_WRITE));
+	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), BIT(0));
+	KUNIT_EXPECT_EQ(test, test_dirty_entries(ctx), BIT(0));
+}
+
+/* The entry is dirty, so the folio is left alone. */
+static void hmm_unmap_leaves_folio(struct kunit *test)
+{
 	struct gup_test *ctx = test->priv;
 	long first = 0, last = 1;
 	unsigned int i;
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
-	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, p->flags));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
 	for (i = 0; i < TEST_PAGES; i++)
 		folio_clear_dirty(page_folio(ctx->pages + i));
 	hmm_test_unmap(ctx, &first, &last);
 	for (i = 0; i < TEST_PAGES; i++)
-		KUNIT_EXPECT_EQ(test, p->dirty,
-				folio_test_dirty(page_folio(ctx->pages + i)));
+		KUNIT_EXPECT_FALSE(test,
+				   folio_test_dirty(page_folio(ctx->pages + i)));
+	KUNIT_EXPECT_EQ(test, test_dirty_entries(ctx), TEST_ALL);
 }
 
 static void hmm_remap_all(struct kunit *test)
@@ -2286,22 +2351,16 @@ static void hmm_upgrade_units(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), TEST_ALL & ~GENMASK(7, 4));
 }
 
-/* Only the pages that were asked for are dirtied. */
+/* Only the entries of pages that were asked for writing are dirtied. */
 static void hmm_upgrade_dirties(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
-	long first = 0, last = TEST_PAGES;
-	unsigned int i;
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
+	KUNIT_EXPECT_EQ(test, test_dirty_entries(ctx), 0);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 4, 8, TEST_WRITE));
-	for (i = 0; i < TEST_PAGES; i++)
-		folio_clear_dirty(page_folio(ctx->pages + i));
-	hmm_test_unmap(ctx, &first, &last);
-	for (i = 0; i < TEST_PAGES; i++)
-		KUNIT_EXPECT_EQ(test, i >= 4 && i < 8,
-				folio_test_dirty(page_folio(ctx->pages + i)));
+	KUNIT_EXPECT_EQ(test, test_dirty_entries(ctx), GENMASK(7, 4));
 }
 
 static const struct hmm_munmap_param {
@@ -2542,20 +2601,6 @@ static void hmm_block_splices(struct kunit *test)
 	hmm_block_splice(block, p->idx, p->del, add->run, add->nr);
 	test_block_is(test, block, p->after);
 	hmm_block_free(add);
-	hmm_block_free(block);
-}
-
-static void hmm_block_write(struct kunit *test)
-{
-	struct hmm_block *block = hmm_block_alloc(2, GFP_KERNEL);
-	u64 run = hmm_run(1, 0, 1, 0);
-
-	KUNIT_ASSERT_NOT_NULL(test, block);
-	hmm_block_splice(block, 0, 0, &run, 1);
-	KUNIT_EXPECT_FALSE(test, block->write);
-	run = hmm_run(1, 1, 1, HMM_RUN_WRITE);
-	hmm_block_splice(block, 1, 0, &run, 1);
-	KUNIT_EXPECT_TRUE(test, block->write);
 	hmm_block_free(block);
 }
 
@@ -3026,7 +3071,9 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE_PARAM(hmm_unmap, hmm_unmap_gen_params),
 	KUNIT_CASE(hmm_unmap_nothing),
 	KUNIT_CASE(hmm_unmap_before_init),
-	KUNIT_CASE_PARAM(hmm_unmap_dirties, hmm_dirty_gen_params),
+	KUNIT_CASE_PARAM(hmm_map_dirties, hmm_dirty_gen_params),
+	KUNIT_CASE(hmm_snapshot_clean),
+	KUNIT_CASE(hmm_unmap_leaves_folio),
 	KUNIT_CASE(hmm_remap_all),
 	KUNIT_CASE(hmm_remap_for_read),
 	KUNIT_CASE(hmm_remap_missing),
@@ -3047,7 +3094,6 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE_PARAM(hmm_block_finds, hmm_find_gen_params),
 	KUNIT_CASE_PARAM(hmm_block_gaps, hmm_gap_gen_params),
 	KUNIT_CASE_PARAM(hmm_block_splices, hmm_splice_gen_params),
-	KUNIT_CASE(hmm_block_write),
 	KUNIT_CASE(hmm_many_units),
 	KUNIT_CASE(hmm_one_unit),
 	KUNIT_CASE(hmm_many_singly),
