@@ -30,7 +30,7 @@ NVME = ["-device", "nvme,serial=lab,cmb_size_mb=16"]
 # Small bounce buffers (16 MiB), so that they can be filled. Persistent memory and peer
 # memory, and a movable zone: on one boot each.
 BOOTS = {
-    "direct": dict(qemu=Q35 + EDU, cmdline="lab.backend=none dma_debug=off lab.rdma=range.*,mirror.odp_4k.*,held.*",
+    "direct": dict(qemu=Q35 + EDU, cmdline="lab.backend=none dma_debug=off lab.rdma=range.*,mirror.odp_4k.*,held.*,dirty.*",
                    tests=dict(cmdline="swiotlb=8192")),
     "swiotlb": dict(qemu=Q35 + EDU, cmdline="lab.backend=swiotlb swiotlb=8192,force dma_debug=off kmemleak=off",
                     tests=dict(icount=True)),
@@ -105,7 +105,7 @@ GUESTS = [
     Guest("virtio", ["gup_range"], 250),
     Guest("rdma", ["rdma-values", "rdma-verbs"], 200, rdma=True),
     # The same tests through RDMA's ib_umem and on-demand paging
-    Guest("intel-strict-rdma", ["gup_range"], 300, boot="intel-strict", extra="lab.rdma=only"),
+    Guest("intel-strict-rdma", ["gup_range", "gup_range_dirty"], 300, boot="intel-strict", extra="lab.rdma=only"),
     Guest("direct-product", ["kunit", "gup_range"], 100, boot="direct", kernel="run"),
     Guest("intel-strict-product", ["gup_range"], 60, boot="intel-strict", kernel="run", essential=False),
     Guest("intel-pt-product", ["gup_range"], 60, boot="intel-pt", kernel="run", essential=False),
