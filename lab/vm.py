@@ -1,6 +1,8 @@
 """Start a guest, wait for it, judge it."""
+import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,11 +13,35 @@ import verdict
 LAB = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(LAB)
 BUILD = os.path.join(TOP, "build")
+# Another one than the machine's: QEMU=/path/to/qemu-system-x86_64 in the environment.
 QEMU = os.environ.get("QEMU") or "qemu-system-x86_64"
 
 
 def rel(path):
     return os.path.relpath(path, TOP)
+
+
+@functools.cache
+def qemu_version():
+    """As text, such as "10.0.13"."""
+    seen = ""
+    try:
+        seen = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError as e:
+        seen = str(e)
+    m = re.search(r"version (\d+(?:\.\d+)+)", seen)
+    if not m:
+        sys.exit(f"lab: no QEMU\n  expected: {QEMU} --version names a version\n  seen:     {seen.strip() or 'nothing'}\n"
+                 "  next:     lab/host, or QEMU=/path/to/qemu-system-x86_64")
+    return m[1]
+
+
+def qemu_lacks(boot):
+    """Why this QEMU cannot do a boot, or None."""
+    want = boots.BOOTS[boot].get("needs_qemu")
+    if not want or [int(n) for n in qemu_version().split(".")] >= [int(n) for n in want.split(".")]:
+        return None
+    return f"needs QEMU {want}, here is {qemu_version()}"
 
 
 def base_args(kernel, initrd, cmdline, smp, mem, accel):
@@ -31,23 +57,29 @@ def kvm_works(kernel, initrd):
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     cache = os.path.join(BUILD, "kvm-probe")
+    key = f"{QEMU} {qemu_version()}: "
     try:
         with open(cache, encoding="utf-8") as f:
-            return f.read().startswith("yes")
+            text = f.read()
+        if text.startswith(key):
+            return text.startswith(key + "yes")
     except FileNotFoundError:
         pass
     print("lab: trying KVM, 20 s at most", file=sys.stderr)
     log = os.path.join(BUILD, "kvm-probe.log")
+    if os.path.exists(log):
+        os.unlink(log)
     args = base_args(kernel, initrd, boots.CMDLINE + " lab.suites= lab.state=0", 1, "1G", ["-accel", "kvm"])
     args += ["-M", "q35", "-display", "none", "-monitor", "none", "-serial", f"file:{log}"]
     try:
-        subprocess.run(args, timeout=20, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL, check=False)
+        r = subprocess.run(args, timeout=20, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        said = " ".join(r.stderr.split())
+        why = f"QEMU ended with {r.returncode}: {said[-300:] or 'it says nothing'}"
     except subprocess.TimeoutExpired:
-        pass
+        why = "a guest did not get to its first program in 20 s"
     ok = "@lab hello" in verdict.read(log)
     with open(cache, "w", encoding="utf-8") as f:
-        f.write("yes\n" if ok else "no: a guest did not get to its first program in 20 s\n")
+        f.write(key + ("yes\n" if ok else f"no: {why}\n"))
     return ok
 
 
@@ -138,7 +170,7 @@ class Run:
         err = self.err.read().strip()
         self.err.close()
         r = verdict.judge(verdict.Guest(
-            self.boot, self.kind, self.suites, verdict.read(self.report), verdict.read(self.console), self.cmdline,
+            self.spec.get("like", self.boot), self.kind, self.suites, verdict.read(self.report), verdict.read(self.console), self.cmdline,
             label=self.label, qemu=err + "\n" + verdict.read(self.trace), timed_out=self.timeout if over else None,
             filtered=bool(self.filter), listed=self.listed))
         if self.proc.returncode and not over:
