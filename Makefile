@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 include lab/tree.mk
 
-.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-rdma test-mutants kernel bench bench-check check clean
+.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-rdma test-mutants coverage kernel bench bench-check check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -41,7 +41,10 @@ test-rdma: kernel-tree ## RDMA clients, unpatched against patched kernel
 	@lab/test rdma
 
 test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=name for one; slow)
-	@lab/mutants $(ONLY)
+	@lab/test-mutants $(ONLY)
+
+coverage: kernel-tree ## lines of the patches that the tests take: build/coverage (ONLY=boot)
+	@lab/coverage $(ONLY)
 
 kernel: kernel-tree ## build the two guest kernels (debug, run)
 	@lab/test kernel
@@ -58,5 +61,5 @@ check: kernel-tree ## style, warnings, sparse, users, round trip (ONLY=name for 
 clean: ## remove what was built, keep build/linux and the fetched source
 	@if [ -d build/linux ]; then for w in base each bench-base mutants; do \
 		git -C build/linux worktree remove --force $(BUILD)/$$w/linux 2>/dev/null || true; done; fi
-	@rm -rf build/out build/base build/bench-base build/mutants build/each build/selftests build/rdma-root build/rdma.txt build/logs build/bench build/*.cpio.gz build/*.new \
+	@rm -rf build/out build/base build/bench-base build/mutants build/coverage build/each build/selftests build/rdma-root build/rdma.txt build/logs build/bench build/*.cpio.gz build/*.new \
 		build/kvm-probe* build/*-base.json build/host.log
