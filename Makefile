@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 include lab/tree.mk
 
-.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-rdma record-base record-tests test-mutants kernel bench bench-check check clean
+.PHONY: help host kernel-tree run shell test test-one test-lab test-upstream test-rdma record-base record-tests test-mutants coverage kernel bench bench-check check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -47,7 +47,10 @@ record-tests: kernel-tree ## run all guests and record which tests run where
 	@lab/test record-tests
 
 test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=name for one; slow)
-	@lab/mutants $(ONLY)
+	@lab/test-mutants $(ONLY)
+
+coverage: kernel-tree ## lines of the patches that the tests take: build/coverage (ONLY=boot)
+	@lab/coverage $(ONLY)
 
 kernel: kernel-tree ## build the guest kernels of the tests (debug, run)
 	@lab/test kernel
@@ -64,5 +67,5 @@ check: kernel-tree ## style, warnings, sparse, users, round trip (ONLY=name for 
 clean: ## remove what was built, keep build/linux and the fetched source
 	@if [ -d build/linux ]; then for w in base each bench-base mutants; do \
 		git -C build/linux worktree remove --force $(BUILD)/$$w/linux 2>/dev/null || true; done; fi
-	@rm -rf build/out build/base build/bench-base build/mutants build/each build/selftests build/rdma-root build/rdma.txt build/logs build/bench build/*.cpio.gz build/*.new \
+	@rm -rf build/out build/base build/bench-base build/mutants build/coverage build/each build/selftests build/rdma-root build/rdma.txt build/logs build/bench build/*.cpio.gz build/*.new \
 		build/kvm-probe* build/*-base.json build/host.log
