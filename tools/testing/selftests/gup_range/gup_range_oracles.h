@@ -82,7 +82,7 @@ static inline void oracles_begin(struct __test_metadata *_metadata,
 		TH_LOG("no count of pins in /proc/vmstat");
 	o->swiotlb = swiotlb_used();
 	EXPECT_EQ(0, iommu_faults())
-		TH_LOG("-1: /dev/kmsg cannot be read; else IOMMU faults since the end of the test before");
+		TH_LOG("IOMMU faults since the test before; -1: no /dev/kmsg");
 	error = trace_start();
 	EXPECT_EQ(NULL, error)
 		TH_LOG("%s cannot be written", error);

@@ -14,21 +14,19 @@
 
 static const struct backend {
 	const char *name, *driver, *type;
-	bool protected, lazy, bounce, logs;
+	bool protected, bounce, logs;
 } backends[] = {
 	{ "none", NULL, NULL, .bounce = true },
 	{ "swiotlb", NULL, NULL, .bounce = true },
 	{ "vtd-strict", "dmar", "DMA", .protected = true, .logs = true },
-	{ "vtd-lazy", "dmar", "DMA-FQ", .protected = true, .lazy = true,
-	  .logs = true },
+	{ "vtd-lazy", "dmar", "DMA-FQ", .protected = true, .logs = true },
 	{ "vtd-pt", "dmar", "identity", .bounce = true },
-	/* QEMU's AMD IOMMU logs no faults. */
-	{ "amd", "ivhd", "DMA", .protected = true },
-	{ "virtio", "virtio", "DMA-FQ", .protected = true, .lazy = true,
-	  .logs = true },
+	/* QEMU's: it logs no faults, and its driver says how it is flushed. */
+	{ "amd", "ivhd", NULL, .protected = true },
+	{ "virtio", "virtio", "DMA-FQ", .protected = true, .logs = true },
 };
 
-static const struct backend *backend(void)
+static const struct backend *this_boot(void)
 {
 	const struct backend *b;
 	char word[32];
@@ -53,7 +51,7 @@ FIXTURE(probe)
 
 FIXTURE_SETUP(probe)
 {
-	self->b = backend();
+	self->b = this_boot();
 	if (!self->b)
 		SKIP(return, NO_BACKEND);
 	self->fd = open(EDU_DEV, O_RDWR);
@@ -98,7 +96,8 @@ TEST_F(probe, backend)
 		sprintf(path, "/sys/bus/pci/devices/%s/iommu_group/type", slot);
 		EXPECT_EQ(0, read_file(path, type, sizeof(type)));
 		type[strcspn(type, "\n")] = 0;
-		EXPECT_STREQ(b->type, type);
+		if (b->type)
+			EXPECT_STREQ(b->type, type);
 	}
 	probed(_metadata, "backend");
 }
