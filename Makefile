@@ -43,7 +43,7 @@ test-rdma: kernel-tree ## RDMA clients, unpatched against patched kernel
 record-base: kernel-tree ## ask the unpatched kernel again, record what it answers
 	@lab/test record-base
 
-record-tests: kernel-tree ## run all guests and record which tests run where
+record-tests: ## record which tests run where, as the last runs' reports say
 	@lab/test record-tests
 
 test-mutants: kernel-tree ## break each contract: a test has to notice (ONLY=name for one; slow)
