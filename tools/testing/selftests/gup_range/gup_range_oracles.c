@@ -116,7 +116,9 @@ static bool steps_add(struct steps *s, uint64_t iova, uint64_t len, int step)
 		s->room = room;
 	}
 	s->v[s->nr++] = (struct step){ iova, step };
-	s->v[s->nr++] = (struct step){ iova + len, -step };
+	/* The end of the address space is no IOVA: nothing begins there. */
+	if (iova + len)
+		s->v[s->nr++] = (struct step){ iova + len, -step };
 	return true;
 }
 
@@ -184,7 +186,8 @@ const char *iova_phys(uint64_t iova, size_t len, uint64_t *phys)
 		if (sscanf(p, " map: IOMMU: iova=%llx - %llx paddr=%llx", &at,
 			   &end, &pa) != 3)
 			error = "a line that cannot be read";
-		for (; !error && at < end; at += PAGE, pa += PAGE)
+		/* The end may be that of the address space, 0. */
+		for (; !error && at != end; at += PAGE, pa += PAGE)
 			if (at >= iova && at - iova < len)
 				phys[(at - iova) / PAGE] = pa;
 	}
