@@ -211,11 +211,13 @@ TEST_F(range, each_page_has_its_address)
 				TH_LOG("page %zu", i / PAGE);
 		}
 	}
-	/* All bytes, where RDMA reads them without the device. */
-	for (i = 0; variant->mode == UMEM && i < self->len; i += CHUNK) {
-		ASSERT_EQ(0, edu_dma(self->fd, h, i, self->back, CHUNK,
+	/* A part of each page, another one each time, where RDMA reads without the device. */
+	for (i = 0; variant->mode == UMEM && i < self->len; i += PAGE) {
+		size_t at = i + i / PAGE * CHUNK % PAGE;
+
+		ASSERT_EQ(0, edu_dma(self->fd, h, at, self->back, CHUNK,
 				     GUP_RANGE_EDU_DMA_CPU));
-		ASSERT_EQ(0, memcmp(self->back, self->p + i, CHUNK));
+		ASSERT_EQ(0, memcmp(self->back, self->p + at, CHUNK));
 	}
 	EXPECT_EQ(0, edu_unmap(self->fd, h, self->len));
 	free(phys);
@@ -1555,7 +1557,10 @@ TEST_F(pinned, dirty)
 		ASSERT_EQ(0, edu_dma(self->fd, h, PAGE, self->buf, CHUNK,
 				     DMA_WRITE));
 		ASSERT_EQ(0, edu_unmap(self->fd, h, 4 * PAGE));
-		EXPECT_EQ(MEM_DIRTY, mem_page_flags(p + PAGE) & MEM_DIRTY);
+		/* What is mirrored for writing has a dirty entry: gup_range_dirty_test.c */
+		if (flags == PINNED || flags == UMEM)
+			EXPECT_EQ(MEM_DIRTY,
+				  mem_page_flags(p + PAGE) & MEM_DIRTY);
 		munmap(p, 4 * PAGE);
 	}
 }
