@@ -84,18 +84,14 @@ static char *side_by_side(size_t len, int fd_1g, int fd_2m)
 
 /* -------------------------------------------------------------- allocations */
 
-/*
- * Allocations of this process that are larger than a page. Slabs are left out:
- * they are tried with __GFP_NORETRY and may be smaller; what is taken from them
- * is seen as kmalloc().
- */
-static void allocations_begin(void)
+/* What this process allocates, pages as @filter says. */
+static void allocations_begin(const char *filter)
 {
 	char pid[32];
 
 	sprintf(pid, "%d", getpid());
 	write_file(TRACING "set_event_pid", pid);
-	write_file(TRACING "events/kmem/mm_page_alloc/filter", "order > 0");
+	write_file(TRACING "events/kmem/mm_page_alloc/filter", filter);
 	write_file(TRACING "events/kmem/kmalloc/filter", "bytes_req > 4096");
 	write_file(TRACING "trace", "");
 	write_file(TRACING "events/kmem/mm_page_alloc/enable", "1");
@@ -105,30 +101,40 @@ static void allocations_begin(void)
 struct allocations {
 	int	pages;		/* of both kinds */
 	int	kmallocs;
-	char	first[256];	/* of what is too large */
+	int	zeroed;		/* pages of IOMMU and other tables, ... */
+	int	uncharged;	/* ... and those of them that nobody pays for */
+	char	large[256];	/* one of more than a page, see below */
 };
 
+/*
+ * Slabs of several pages are no fault: they are tried with __GFP_NORETRY and may
+ * be smaller. What is taken from them is seen as kmalloc().
+ */
 static struct allocations allocations_end(void)
 {
-	static char text[1 << 20];
+	static char text[1 << 22];
 	struct allocations a = {};
 	char *line, *next;
 
 	write_file(TRACING "events/kmem/mm_page_alloc/enable", "0");
 	write_file(TRACING "events/kmem/kmalloc/enable", "0");
+	write_file(TRACING "set_event_pid", "");
 	read_file(TRACING "trace", text, sizeof(text));
 	for (line = text; (next = strchr(line, '\n')); line = next + 1) {
+		bool page, zero;
+
 		*next = 0;
-		if (strstr(line, " mm_page_alloc: "))
-			a.pages++;
-		else if (strstr(line, " kmalloc: "))
-			a.kmallocs++;
-		else
+		page = strstr(line, " mm_page_alloc: ");
+		if (!page && !strstr(line, " kmalloc: "))
 			continue;
-		if (!strstr(line, "__GFP_NORETRY") && !a.first[0])
-			snprintf(a.first, sizeof(a.first), "%.255s", line);
+		zero = page && strstr(line, "__GFP_ZERO");
+		a.pages += page;
+		a.kmallocs += !page;
+		a.zeroed += zero;
+		a.uncharged += zero && !strstr(line, "ACCOUNT");
+		if (!strstr(line, "__GFP_NORETRY") && !strstr(line, "order=0"))
+			snprintf(a.large, sizeof(a.large), "%.255s", line);
 	}
-	write_file(TRACING "set_event_pid", "");
 	return a;
 }
 
@@ -235,13 +241,13 @@ static void one_call(struct __test_metadata *_metadata,
 	int h;
 
 	ASSERT_NE(MAP_FAILED, p);
-	allocations_begin();
+	allocations_begin("order > 0");
 	start = now();
 	h = edu_map(self->fd, p, len, mode | WRITE);
 	mapped = now();
 	a = allocations_end();
 	ASSERT_LT(0, h);
-	EXPECT_STREQ("", a.first);
+	EXPECT_STREQ("", a.large);
 	check_shape(_metadata, self->fd, h, p, len, mode & MIRROR);
 	check_dma(_metadata, self->fd, h, p, len, self->buf, self->back);
 	if (mode & MIRROR)
@@ -292,6 +298,27 @@ TEST_F_TIMEOUT(large, off_by_a_page, 120)
 			     GUP_RANGE_EDU_DMA_WRITE));
 	EXPECT_EQ(0, memcmp(self->buf, p + PAGE + inner - CHUNK, CHUNK));
 	EXPECT_EQ(0, edu_unmap(self->fd, h, inner));
+	munmap(p, len);
+}
+
+/* The memory cgroup of who pins pays for the tables of the IOMMU. */
+TEST_F(large, tables_are_charged)
+{
+	size_t len = 2 * GIB;
+	char *p = side_by_side(len, self->fd_1g, self->fd_2m);
+	struct allocations a;
+	int h;
+
+	if (variant->mode & MIRROR)
+		SKIP(return, "tables of a mirrored range are not charged");
+	ASSERT_NE(MAP_FAILED, p);
+	allocations_begin("order == 0");
+	h = edu_map(self->fd, p, len, variant->mode | WRITE);
+	a = allocations_end();
+	ASSERT_LT(0, h);
+	EXPECT_LT(0, a.zeroed);
+	EXPECT_EQ(0, a.uncharged);
+	EXPECT_EQ(0, edu_unmap(self->fd, h, len));
 	munmap(p, len);
 }
 
@@ -436,13 +463,13 @@ TEST_F(large, oracle)
 	ASSERT_EQ(p, mmap(p, HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE |
 			  MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 	madvise(p, HUGE, MADV_HUGEPAGE);
-	allocations_begin();
+	allocations_begin("order > 0");
 	*p = 1;
 	fcntl(fds[0], F_SETPIPE_SZ, 1 << 20);
 	a = allocations_end();
 	EXPECT_LT(0, a.pages);
 	EXPECT_LT(0, a.kmallocs);
-	EXPECT_STRNE("", a.first);
+	EXPECT_STRNE("", a.large);
 	close(fds[0]);
 	close(fds[1]);
 	munmap(p, HUGE);
