@@ -52,6 +52,11 @@ class File(unittest.TestCase):
         with open(self.path, encoding="utf-8") as f:
             self.assertEqual(f.read().count("held.pinned.a"), 1)
 
+    def test_theirs(self):
+        self.load(LIST)
+        manifest.write([result("direct", "rdma-pyverbs", b="pass")], ["direct"], self.path)
+        self.assertEqual(manifest.load(self.path), {})
+
     def test_record_some(self):
         """A guest that did not run keeps its lines, one that is no more loses them."""
         self.load(LIST)
@@ -81,6 +86,10 @@ class Problems(unittest.TestCase):
         self.assertIn("1 tests are not in lab/tests.list: u", self.problems([f"t{i}" for i in range(8)] + ["u"])[0])
         self.assertIn("no suite u", self.problems([], suite="u")[0])
         self.assertIn("no guest named amd", self.problems([], label="amd")[0])
+
+    def test_theirs(self):
+        """rdma-core 44 has other tests than 56."""
+        self.assertEqual(self.problems(["u"], suite="rdma-pyverbs"), [])
 
     def test_missing_suites(self):
         self.assertEqual(len(manifest.missing_suites(LISTED, "direct", ["kunit"])), 1)
