@@ -176,6 +176,11 @@ class Qemu(Red):
                   "qemu-system-x86_64: virtio_iommu_translate no mapping for 0x2000 for sid=16\n")
         self.assertEqual(verdict.qemu_faults(VTD + AMD + VIRTIO + stderr),
                          ([0xffffe000, 0xfffff000, 0x1000, 0xffffd000, 0x2000], []))
+        for reason in (113, 128, 133):
+            line = f"7@1.2:vtd_dmar_fault sid 0x18 fault {reason} addr 0xfffd000 write 1\n"
+            self.assertEqual(verdict.qemu_faults(line), ([0xfffd000], []))
+        self.assertEqual(verdict.qemu_faults("x: vtd_iova_to_flpte: detected non canonical IOVA (iova=0x800000000000,pasid=0x0)\n"),
+                         ([1 << 47], []))
         self.assertEqual(verdict.qemu_faults("x: vtd_iova_to_slpte: detected splte reserve non-zero iova=0x1\n")[0], [])
 
     def test_other_lines(self):

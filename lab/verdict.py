@@ -73,11 +73,13 @@ QEMU_TRACE = [
     "amdvi_completion_wait_fail", "amdvi_evntlog_fail", "amdvi_get_pte_hwerror", "amdvi_dte_get_fail", "amdvi_mode_invalid"]
 
 QEMU_FAULT = re.compile("|".join([
-    r"\bvtd_dmar_fault sid \w+ fault [1-6] addr (0x[0-9a-f]+)",
+    # Reasons below 7 are the second stage's; the first stage has 0x71 (not present), 0x80 (not
+    # canonical) and 0x85 (not for writing).
+    r"\bvtd_dmar_fault sid \w+ fault (?:[1-6]|113|128|133) addr (0x[0-9a-f]+)",
     r"\bamdvi_page_fault .* address (0x[0-9a-f]+)",
     r"\bvirtio_iommu_report_fault .* address =(0x[0-9a-f]+)",
     # On stderr, at most one line of each kind a guest
-    r"vtd_\w+: detected (?:translation failure|slpte permission error|IOVA overflow).*iova=(0x[0-9a-f]+)",
+    r"vtd_\w+: detected (?:translation failure|slpte permission error|IOVA overflow|non canonical IOVA).*iova=(0x[0-9a-f]+)",
     r"virtio_iommu_translate (?:no mapping for|permission error on) (0x[0-9a-f]+)",
 ]))
 
