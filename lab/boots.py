@@ -56,6 +56,9 @@ BOOTS = {
     "intel-first": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu,x-scalable-mode=on,x-flts=on"] + EDU,
                         cmdline="lab.backend=vtd-strict slab_nomerge intel_iommu=on,sm_on iommu.strict=1 "
                         "dma_debug=off kmemleak=off", tests=dict(icount=True), needs_qemu="10.0", like="intel-strict"),
+    # Room for 4 TiB of IOVA, and one page of 1 GiB to map many times side by side
+    "intel-large": dict(qemu=Q35_SPLIT + ["-device", "intel-iommu,aw-bits=48"] + EDU,
+                        cmdline="intel_iommu=on iommu.strict=1 hugepagesz=1G hugepages=1"),
     # KUnit of the IOMMU page tables: physical addresses that are not there, which the IOMMU page
     # check cannot count. Two of upstream's tests take minutes and say that they are slow: they run
     # for one format only.
@@ -114,6 +117,8 @@ GUESTS = [
     Guest("direct-product", ["kunit", "gup_range"], 100, boot="direct", kernel="run"),
     Guest("intel-strict-product", ["gup_range"], 60, boot="intel-strict", kernel="run", essential=False),
     Guest("intel-pt-product", ["gup_range"], 60, boot="intel-pt", kernel="run", essential=False),
+    # The IOMMU page check of the debug kernel counts each page.
+    Guest("intel-large", ["gup_range_large"], 120, kernel="run", mem="6G", essential=False),
     Guest("intel-first", ["gup_range"], 250, essential=False),
     Guest("iommupt", ["iommupt"], 150, essential=False),
     Guest("iommupt-long", ["iommupt"], 250, essential=False),

@@ -2116,12 +2116,9 @@ static unsigned long test_dirty_entries(struct gup_test *ctx)
 static void test_read_all(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
-	unsigned long i;
-	char c;
 
-	for (i = 0; i < TEST_PAGES; i++)
-		KUNIT_ASSERT_EQ(test, 0, get_user(c, (char __user *)(ctx->va +
-								     i * PAGE_SIZE)));
+	KUNIT_ASSERT_EQ(test, 0, fault_in_readable((void __user *)ctx->va,
+						   TEST_PAGES * PAGE_SIZE));
 	KUNIT_ASSERT_EQ(test, 0, test_dirty_entries(ctx));
 }
 

@@ -128,15 +128,17 @@ static bool steps_parse(struct steps *s, struct iova_balance *b,
 {
 	const char *what = strstr(line, "map: IOMMU: iova="), *size;
 	bool unmap = strstr(line, " unmap: IOMMU: iova=");
+	uint64_t len;
 
 	if (!what)
 		return true;
 	size = strstr(what, unmap ? "unmapped_size=" : " size=");
 	if (!size)
 		return false;
+	len = strtoull(strchr(size, '=') + 1, NULL, 10);
 	b->events++;
-	return steps_add(s, strtoull(what + 17, NULL, 16),
-			 strtoull(strchr(size, '=') + 1, NULL, 10),
+	b->bytes += unmap ? -len : len;
+	return steps_add(s, strtoull(what + 17, NULL, 16), len,
 			 unmap ? -1 : 1);
 }
 

@@ -29,6 +29,7 @@ struct iova_balance {
 	unsigned long events;
 	uint64_t iova;		/* the first such address */
 	int count;		/* maps minus unmaps there; 0: all balance */
+	int64_t bytes;		/* the same of all that was mapped */
 };
 
 /* FOLL_PIN references that are held, or ORACLE_FAILED. */
