@@ -6,7 +6,6 @@ import subprocess
 
 import bench_plan as plan
 import verdict
-import vm
 
 PAGE = 4096
 DOC = "Documentation/core-api/gup_range_bench.rst"       # in the kernel tree
