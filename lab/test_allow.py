@@ -51,12 +51,12 @@ class Skips(unittest.TestCase):
         self.assertFalse(self.rule({"swiotlb"}, "kunit", "gup_range.a", "bounce buffers are forced"))
 
     def test_boots(self):
-        for boots, names, match in (("*", {"a"}, True), ("a,b", {"b"}, True), ("a,b", {"c"}, False),
+        for which, names, match in (("*", {"a"}, True), ("a,b", {"b"}, True), ("a,b", {"c"}, False),
                                     ("!a,b", {"b"}, False), ("!a,b", {"c"}, True),
                                     ("a", {"a", "a-product"}, True), ("!a", {"a", "a-product"}, False),
                                     ("a-product", {"a", "a-product"}, True), ("a-product", {"a"}, False),
                                     ("direct", {"direct2"}, False)):
-            self.assertEqual(allow.boots_match(boots, names), match, (boots, names))
+            self.assertEqual(allow.boots_match(which, names), match, (which, names))
 
     def test_committed(self):
         """Rules name boots that there are."""

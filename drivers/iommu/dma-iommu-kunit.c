@@ -157,6 +157,7 @@ static struct kunit_suite dma_iommu_suite = {
 	.name = "dma_iommu_test",
 	.test_cases = dma_iommu_cases,
 };
+
 kunit_test_suite(dma_iommu_suite);
 
 MODULE_DESCRIPTION("KUnit tests for IOVA placement");

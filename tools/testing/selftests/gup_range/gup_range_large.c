@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -232,7 +233,8 @@ static void check_munmap(struct __test_metadata *_metadata, int fd, int h,
 }
 
 static void one_call(struct __test_metadata *_metadata,
-		     FIXTURE_DATA(large) *self, unsigned int mode, size_t gib)
+		     struct _test_data_large *self, unsigned int mode,
+		     size_t gib)
 {
 	size_t len = gib * GIB;
 	char *p = side_by_side(len, self->fd_1g, self->fd_2m);
@@ -326,7 +328,7 @@ TEST_F(large, tables_are_charged)
 
 /* In a child: @state is 1 before the call and 2 after it. */
 static void map_and_wait(char *p, size_t len, unsigned int flags,
-			 volatile int *state)
+			 atomic_int *state)
 {
 	int fd = open(EDU_DEV, O_RDWR);
 
@@ -339,7 +341,7 @@ static void map_and_wait(char *p, size_t len, unsigned int flags,
 
 /* Kill the call after @us; how long it lived on, or -1 when it was too late. */
 static double kill_after(char *p, size_t len, unsigned int flags,
-			 unsigned int us, volatile int *state)
+			 unsigned int us, atomic_int *state)
 {
 	double start;
 	pid_t pid;
@@ -366,13 +368,13 @@ TEST_F_TIMEOUT(large, killed, 240)
 	static const unsigned int delays[] = { 300000, 30000, 3000, 300 };
 	size_t len = 4096 * GIB;
 	char *p = side_by_side(len, self->fd_1g, self->fd_2m);
-	volatile int *state = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+	atomic_int *state = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	double whole, took;
 	int i, h, early = 0;
 
 	ASSERT_NE(MAP_FAILED, p);
-	ASSERT_NE(MAP_FAILED, (void *)state);
+	ASSERT_NE(MAP_FAILED, state);
 	whole = now();
 	h = edu_map(self->fd, p, len, variant->mode | WRITE);
 	whole = now() - whole;
