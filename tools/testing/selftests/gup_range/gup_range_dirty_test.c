@@ -28,7 +28,6 @@ enum clean {
 	SHMEM,			/* only read so far */
 	FREE,			/* after MADV_FREE */
 	FREE_THP,
-	SWAP,			/* swapped in by a read */
 };
 
 struct memory {
@@ -52,18 +51,14 @@ FIXTURE_VARIANT(dirty)
 FIXTURE_VARIANT_ADD(dirty, mirrored_shmem) { .mode = MIRROR, .kind = SHMEM };
 FIXTURE_VARIANT_ADD(dirty, mirrored_free) { .mode = MIRROR, .kind = FREE };
 FIXTURE_VARIANT_ADD(dirty, mirrored_free_thp) { .mode = MIRROR, .kind = FREE_THP };
-FIXTURE_VARIANT_ADD(dirty, mirrored_swap) { .mode = MIRROR, .kind = SWAP };
 FIXTURE_VARIANT_ADD(dirty, odp_shmem) { .mode = ODP, .kind = SHMEM };
 FIXTURE_VARIANT_ADD(dirty, odp_free) { .mode = ODP, .kind = FREE };
 FIXTURE_VARIANT_ADD(dirty, odp_free_thp) { .mode = ODP, .kind = FREE_THP };
-FIXTURE_VARIANT_ADD(dirty, odp_swap) { .mode = ODP, .kind = SWAP };
 FIXTURE_VARIANT_ADD(dirty, pinned_shmem) { .mode = PINNED, .kind = SHMEM };
 FIXTURE_VARIANT_ADD(dirty, pinned_free) { .mode = PINNED, .kind = FREE };
 FIXTURE_VARIANT_ADD(dirty, pinned_free_thp) { .mode = PINNED, .kind = FREE_THP };
-FIXTURE_VARIANT_ADD(dirty, pinned_swap) { .mode = PINNED, .kind = SWAP };
 FIXTURE_VARIANT_ADD(dirty, umem_shmem) { .mode = UMEM, .kind = SHMEM };
 FIXTURE_VARIANT_ADD(dirty, umem_free) { .mode = UMEM, .kind = FREE };
-FIXTURE_VARIANT_ADD(dirty, umem_swap) { .mode = UMEM, .kind = SWAP };
 
 static bool bounces(void)
 {
@@ -83,7 +78,7 @@ static void one_cpu(void)
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
-/* How many pages of 4 KiB are in memory, in the page or the swap cache too. */
+/* How many pages of 4 KiB are in memory. */
 static size_t resident(unsigned char *p, size_t len)
 {
 	size_t i, n = len / PAGE, nr = 0;
@@ -101,34 +96,6 @@ static size_t reclaim(unsigned char *p, size_t len)
 	for (int i = 0; i < 10 && resident(p, len); i++)
 		madvise(p, len, MADV_PAGEOUT);
 	return resident(p, len);
-}
-
-static bool is_swapped(const void *p)
-{
-	uint64_t entry = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-
-	pread(fd, &entry, 8, (uintptr_t)p / PAGE * 8);
-	close(fd);
-	return entry >> 62 & 1;
-}
-
-/*
- * To swap, but for what is left in its cache: nothing looks there again. Once it is
- * written it is clean, and a read brings it back from there.
- */
-static bool swap_out(unsigned char *p, size_t len)
-{
-	size_t i;
-
-	for (i = 0; i < len; i += PAGE) {
-		for (int n = 0; n < 10 && !is_swapped(p + i); n++)
-			madvise(p + i, PAGE, MADV_PAGEOUT);
-		if (!is_swapped(p + i))
-			return false;
-	}
-	usleep(200000);
-	return true;
 }
 
 static void touch(unsigned char *p, size_t len)
@@ -175,8 +142,6 @@ FIXTURE_SETUP(dirty)
 		ASSERT_EQ(0, madvise(m->p, len, MADV_FREE));
 		return;
 	}
-	if (variant->kind == SWAP && !swap_out(m->p, len))
-		SKIP(return, "no swap, or not enough");
 	touch(m->p, len);
 }
 
