@@ -185,7 +185,7 @@ class Qemu(Red):
 
     def test_other_lines(self):
         for s in ("qemu-system-x86_64: vtd_iova_to_slpte: detected splte reserve non-zero iova=0x1, level=0x1slpte=0x2",
-                  "7@1.2:amdvi_command_error error: Executing commands with command buffer disabled 0x1",
+                  "7@1.2:amdvi_completion_wait_fail error: fail to write at address 0x1",
                   "7@1.2:vtd_dmar_fault sid 0x10 fault 12 addr 0xffffe000 write 1",
                   "7@1.2:vtd_inv_desc_wait_write_fail write fail for wait desc hi 0x1 lo 0x2", "Segmentation fault"):
             self.red(f"QEMU: {s}", qemu=s)
