@@ -2066,7 +2066,7 @@ TEST_F(input, more_pages_than_uint_max)
 TEST_F(input, one_byte_off_at_both_ends)
 {
 	unsigned char *p = self->p + 2 * PAGE;
-	int start, end, h;
+	int start, end, h, off;
 
 	for (start = -1; start <= 1; start++) {
 		for (end = -1; end <= 1; end++) {
@@ -2075,7 +2075,13 @@ TEST_F(input, one_byte_off_at_both_ends)
 			h = edu_map(self->fd, p + start, len, variant->mode);
 			ASSERT_GT(h, 0);
 			EXPECT_EQ(0, edu_dma(self->fd, h, 0, self->buf, 8, 0));
-			EXPECT_EQ(0, memcmp(self->buf, p + start, 8));
+			/*
+			 * QEMU's virtio-iommu looks for [address, address + 1]:
+			 * of the last byte of a page it may see the next page.
+			 */
+			off = start < 0 && iommu_is("virtio");
+			EXPECT_EQ(0, memcmp(self->buf + off, p + start + off,
+					    8 - off));
 			EXPECT_EQ(0, edu_dma(self->fd, h, len - 8, self->buf, 8,
 					     0));
 			EXPECT_EQ(0, memcmp(self->buf, p + start + len - 8, 8));
