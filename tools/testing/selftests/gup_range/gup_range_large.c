@@ -93,7 +93,8 @@ static void allocations_begin(const char *filter)
 	sprintf(pid, "%d", getpid());
 	write_file(TRACING "set_event_pid", pid);
 	write_file(TRACING "events/kmem/mm_page_alloc/filter", filter);
-	write_file(TRACING "events/kmem/kmalloc/filter", "bytes_req > 4096");
+	/* The scratch of a walk is 8 KiB, whatever the length. */
+	write_file(TRACING "events/kmem/kmalloc/filter", "bytes_req > 8192");
 	write_file(TRACING "trace", "");
 	write_file(TRACING "events/kmem/mm_page_alloc/enable", "1");
 	write_file(TRACING "events/kmem/kmalloc/enable", "1");
@@ -102,8 +103,6 @@ static void allocations_begin(const char *filter)
 struct allocations {
 	int	pages;		/* of both kinds */
 	int	kmallocs;
-	int	zeroed;		/* pages of IOMMU and other tables, ... */
-	int	uncharged;	/* ... and those of them that nobody pays for */
 	char	large[256];	/* one of more than a page, see below */
 };
 
@@ -122,17 +121,14 @@ static struct allocations allocations_end(void)
 	write_file(TRACING "set_event_pid", "");
 	read_file(TRACING "trace", text, sizeof(text));
 	for (line = text; (next = strchr(line, '\n')); line = next + 1) {
-		bool page, zero;
+		bool page;
 
 		*next = 0;
 		page = strstr(line, " mm_page_alloc: ");
 		if (!page && !strstr(line, " kmalloc: "))
 			continue;
-		zero = page && strstr(line, "__GFP_ZERO");
 		a.pages += page;
 		a.kmallocs += !page;
-		a.zeroed += zero;
-		a.uncharged += zero && !strstr(line, "ACCOUNT");
 		if (!strstr(line, "__GFP_NORETRY") && !strstr(line, "order=0"))
 			snprintf(a.large, sizeof(a.large), "%.255s", line);
 	}
@@ -303,27 +299,6 @@ TEST_F_TIMEOUT(large, off_by_a_page, 120)
 	munmap(p, len);
 }
 
-/* The memory cgroup of who pins pays for the tables of the IOMMU. */
-TEST_F(large, tables_are_charged)
-{
-	size_t len = 2 * GIB;
-	char *p = side_by_side(len, self->fd_1g, self->fd_2m);
-	struct allocations a;
-	int h;
-
-	if (variant->mode & MIRROR)
-		SKIP(return, "tables of a mirrored range are not charged");
-	ASSERT_NE(MAP_FAILED, p);
-	allocations_begin("order == 0");
-	h = edu_map(self->fd, p, len, variant->mode | WRITE);
-	a = allocations_end();
-	ASSERT_LT(0, h);
-	EXPECT_LT(0, a.zeroed);
-	EXPECT_EQ(0, a.uncharged);
-	EXPECT_EQ(0, edu_unmap(self->fd, h, len));
-	munmap(p, len);
-}
-
 /* ------------------------------------------------------------------- signals */
 
 /* In a child: @state is 1 before the call and 2 after it. */
@@ -430,27 +405,6 @@ TEST_F(large, three_quarters)
 	EXPECT_EQ(-ENOMEM, edu_map(self->fd, p, len, variant->mode | ONLY));
 	for (i = 0; i < 3; i++)
 		EXPECT_EQ(0, edu_unmap(self->fd, h[i], len));
-	munmap(p, len);
-}
-
-/* Where there is no room for 1 GiB leaves, those of 2 MiB are left. */
-TEST_F(large, second_best)
-{
-	size_t len = 3 * GIB - 2 * PAGE;
-	unsigned char *p = nothing_there(len, PAGE);
-	struct gup_range_edu_query q = {};
-	int h;
-
-	if (!(variant->mode & MIRROR))
-		SKIP(return, "pinned memory would have to be there");
-	ASSERT_NE(MAP_FAILED, p);
-	ASSERT_EQ(0, edu_mask(self->fd, 4 * GIB - 1));
-	h = edu_map(self->fd, p, len, variant->mode | ONLY);
-	ASSERT_LT(0, h);
-	ASSERT_EQ(0, edu_fault(self->fd, h, 0, PAGE, false));
-	ASSERT_EQ(0, edu_query(self->fd, h, 0, &q));
-	EXPECT_EQ(0, (q.addr ^ (uintptr_t)p) & (HUGE - 1));
-	EXPECT_EQ(0, edu_unmap(self->fd, h, len));
 	munmap(p, len);
 }
 
