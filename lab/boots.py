@@ -104,24 +104,24 @@ PRODUCT = "-product"
 # KUnit has no device behind an IOMMU, so it runs once with each detector, once with bounce
 # buffers, and once without detectors.
 GUESTS = [
-    Guest("direct", ["kunit", "gup_range", "gup_range_dirty"], 400),
-    Guest("swiotlb", ["kunit", "gup_range"], 120),
-    Guest("intel-strict", ["gup_range", "gup_range_dirty"], 250),
-    Guest("intel-lazy", ["gup_range"], 250),
-    Guest("intel-pt", ["gup_range"], 120),
-    Guest("amd", ["kunit", "gup_range"], 250),
-    Guest("virtio", ["gup_range"], 250),
-    Guest("rdma", ["rdma-values", "rdma-verbs"], 200, rdma=True),
+    Guest("direct", ["kunit", "gup_range", "gup_range_dirty"], 500),
+    Guest("swiotlb", ["kunit", "gup_range"], 110),
+    Guest("intel-strict", ["gup_range", "gup_range_dirty"], 450),
+    Guest("intel-lazy", ["gup_range"], 340),
+    Guest("intel-pt", ["gup_range"], 330),
+    Guest("amd", ["kunit", "gup_range"], 330),
+    Guest("virtio", ["gup_range"], 430),
+    Guest("rdma", ["rdma-values", "rdma-verbs"], 120, rdma=True),
     # The same tests through RDMA's ib_umem and on-demand paging
-    Guest("intel-strict-rdma", ["gup_range", "gup_range_dirty"], 300, boot="intel-strict", extra="lab.rdma=only"),
-    Guest("direct-product", ["kunit", "gup_range"], 100, boot="direct", kernel="run"),
-    Guest("intel-strict-product", ["gup_range"], 60, boot="intel-strict", kernel="run", essential=False),
-    Guest("intel-pt-product", ["gup_range"], 60, boot="intel-pt", kernel="run", essential=False),
+    Guest("intel-strict-rdma", ["gup_range", "gup_range_dirty"], 360, boot="intel-strict", extra="lab.rdma=only"),
+    Guest("direct-product", ["kunit", "gup_range"], 60, boot="direct", kernel="run"),
+    Guest("intel-strict-product", ["gup_range"], 40, boot="intel-strict", kernel="run", essential=False),
+    Guest("intel-pt-product", ["gup_range"], 50, boot="intel-pt", kernel="run", essential=False),
     # The IOMMU page check of the debug kernel counts each page.
-    Guest("intel-large", ["gup_range_large"], 120, kernel="run", mem="6G", essential=False),
-    Guest("intel-first", ["gup_range"], 250, essential=False),
-    Guest("iommupt", ["iommupt"], 150, essential=False),
-    Guest("iommupt-long", ["iommupt"], 250, essential=False),
+    Guest("intel-large", ["gup_range_large"], 80, kernel="run", mem="6G", essential=False),
+    Guest("intel-first", ["gup_range"], 450, essential=False),
+    Guest("iommupt", ["iommupt"], 40, essential=False),
+    Guest("iommupt-long", ["iommupt"], 140, essential=False),
 ]
 
 # loglevel=7 puts the banners of the detectors on the console, where they are
