@@ -196,7 +196,9 @@ class Qemu(Red):
         """Where tests provoke faults QEMU must have seen one, elsewhere none."""
         for boot, fault in (("intel-strict", VTD), ("intel-lazy", VTD), ("amd", AMD), ("virtio", VIRTIO)):
             for label in ("", boot + "-product"):
-                self.red("it is blind", self.GUP, boot=boot, suites=["gup_range"], qemu="", label=label)
+                # QEMU has an event for AMD-Vi, and no code that uses it.
+                if boot != "amd":
+                    self.red("it is blind", self.GUP, boot=boot, suites=["gup_range"], qemu="", label=label)
                 self.green(self.GUP, boot=boot, suites=["gup_range"], qemu=fault, label=label)
             self.green(self.GUP, boot=boot, suites=["gup_range"], qemu="", filtered=True)
             self.green(boot=boot, qemu="")
