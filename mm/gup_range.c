@@ -339,6 +339,86 @@ static int gup_range_check(const struct gup_range *range)
 	return 0;
 }
 
+/*
+ * No IOMMU, and a constant distance of the addresses. Where map->linear, one call
+ * tells it for all, and nothing has to be unmapped, as in block/blk-mq-dma.c:
+ * gup_dev_linear(). That a bounce buffer changes this later is ruled out by
+ * DMA_ATTR_REQUIRE_COHERENT and by what hmm_range_map_init() refuses. On failure
+ * nothing of this call stays.
+ */
+static int gup_map_link_phys(struct gup_range_map *map,
+			     const struct phys_vec *vec, unsigned int nr,
+			     enum dma_data_direction dir)
+{
+	unsigned int i, calls = map->linear ? 1 : nr;
+	bool first = !map->stats.links;
+	phys_addr_t last = 0;
+	int ret = 0;
+
+	for (i = 0; map->dev && i < calls; i++) {
+		dma_addr_t addr = dma_map_phys(map->dev, vec[i].paddr,
+					       vec[i].len, dir, map->attrs);
+
+		if (dma_mapping_error(map->dev, addr)) {
+			ret = -EIO;
+			break;
+		}
+		if (first && !i)
+			map->dma_offset = addr - vec[i].paddr;
+		if (addr - vec[i].paddr != map->dma_offset) {
+			dma_unmap_phys(map->dev, addr, vec[i].len, dir,
+				       map->attrs);
+			ret = -EOPNOTSUPP;
+			break;
+		}
+	}
+	/* Those of a linear mapping that no call was made for. */
+	for (; !ret && map->dev && i < nr; i++)
+		last = max(last, vec[i].paddr + (vec[i].len - 1));
+	if (last && !gup_map_reaches(map, last, 1))
+		ret = -EIO;
+	if (!ret) {
+		map->stats.links += nr;
+		return 0;
+	}
+	while (!map->linear && i--)
+		dma_unmap_phys(map->dev, vec[i].paddr + map->dma_offset,
+			       vec[i].len, dir, map->attrs);
+	return ret;
+}
+
+/* Link whole pages, without a sync; after a failure none of them is. */
+int gup_map_link(struct gup_range_map *map, size_t offset,
+		 const struct phys_vec *vecs, unsigned int nr,
+		 enum dma_data_direction dir, gfp_t gfp,
+		 struct iommu_pages_list *tables)
+{
+	if (!dma_use_iova(&map->state))
+		return gup_map_link_phys(map, vecs, nr, dir);
+	map->stats.links += nr;
+	map->stats.walks++;
+	if (tables && list_empty(&tables->pages))
+		tables = NULL;
+	return dma_iova_link_vecs(map->dev, &map->state, map->slack + offset,
+				  vecs, nr, dir, map->attrs, gfp, tables);
+}
+
+int gup_map_sync(struct gup_range_map *map, size_t offset, size_t len)
+{
+	if (!dma_use_iova(&map->state))
+		return 0;
+	map->stats.syncs++;
+	return dma_iova_sync(map->dev, &map->state, map->slack + offset, len);
+}
+
+static void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len,
+			   enum dma_data_direction dir, unsigned long attrs)
+{
+	map->stats.flushes++;
+	dma_iova_unlink(map->dev, &map->state, map->slack + offset, len, dir,
+			map->attrs | attrs);
+}
+
 static int gup_range_pin_batch(struct gup_range *range, unsigned long addr,
 			       unsigned long nr_pages, struct phys_vec *vecs,
 			       unsigned int *nr)
@@ -454,14 +534,16 @@ static void gup_scratch_put(struct phys_vec *few, struct phys_vec *vecs)
 		kfree(vecs);
 }
 
-static int gup_range_pin_batches(struct gup_range *range, struct phys_vec *vecs,
-				 unsigned int batch)
+/* With @map, link each batch as it comes; @linked counts the bytes. */
+static int gup_range_pin_batches(struct gup_range *range,
+				 struct gup_range_map *map, size_t *linked,
+				 struct phys_vec *vecs, unsigned int batch)
 {
 	unsigned long addr = gup_range_first(range);
 	unsigned long left = gup_range_nr_pages(range);
 	unsigned int nr;
+	int ret = 0, err;
 	long pages;
-	int ret = 0;
 
 	while (left && !ret) {
 		if (fatal_signal_pending(current))
@@ -471,6 +553,14 @@ static int gup_range_pin_batches(struct gup_range *range, struct phys_vec *vecs,
 		pages = gup_range_add_vecs(range, vecs, nr, left);
 		if (pages < 0)
 			return pages;
+		if (map && nr) {
+			err = gup_map_link(map, *linked, vecs, nr,
+					   gup_range_dir(range),
+					   GFP_KERNEL_ACCOUNT, NULL);
+			if (err)
+				return err;
+			*linked += pages << PAGE_SHIFT;
+		}
 		addr += pages << PAGE_SHIFT;
 		left -= pages;
 		cond_resched();
@@ -478,7 +568,8 @@ static int gup_range_pin_batches(struct gup_range *range, struct phys_vec *vecs,
 	return ret;
 }
 
-static int gup_range_pin_pages(struct gup_range *range)
+static int gup_range_pin_pages(struct gup_range *range,
+			       struct gup_range_map *map, size_t *linked)
 {
 	unsigned int batch = min(gup_range_nr_pages(range), GUP_RANGE_BATCH);
 	struct phys_vec few[GUP_RANGE_FEW] __uninitialized, *vecs;
@@ -487,7 +578,7 @@ static int gup_range_pin_pages(struct gup_range *range)
 	vecs = gup_scratch_get(few, batch);
 	if (!vecs)
 		return -ENOMEM;
-	ret = gup_range_pin_batches(range, vecs, batch);
+	ret = gup_range_pin_batches(range, map, linked, vecs, batch);
 	gup_scratch_put(few, vecs);
 	return ret;
 }
@@ -503,6 +594,36 @@ static void gup_range_unpin_pages(struct gup_range *range, bool dirty)
 		cond_resched();
 	}
 	gup_seq_free(&range->runs);
+}
+
+/*
+ * Charge and pin. With @map, which has an IOVA, link as well. After a failure
+ * nothing is held, and nothing linked.
+ */
+static int gup_range_take(struct gup_range *range, struct gup_range_map *map)
+{
+	size_t linked = 0;
+	int ret;
+
+	ret = gup_range_charge(range);
+	if (ret)
+		return ret;
+	ret = gup_range_pin_pages(range, map, &linked);
+	if (!ret && map)
+		ret = gup_map_sync(map, 0, linked);
+	trace_gup_range_pin(range, ret);
+	if (!ret) {
+		gup_seq_trim(&range->runs);
+		gup_pin_count(1, gup_range_nr_pages(range));
+		return 0;
+	}
+	/* The device had no address yet: the CPU's view is the right one. */
+	if (linked)
+		gup_map_unlink(map, 0, linked, gup_range_dir(range),
+			       DMA_ATTR_SKIP_CPU_SYNC);
+	gup_range_unpin_pages(range, false);
+	gup_range_uncharge(range);
+	return ret;
 }
 
 /**
@@ -542,19 +663,7 @@ int gup_range_pin(struct gup_range *range)
 	if (range->runs.nr)
 		return -EBUSY;
 
-	ret = gup_range_charge(range);
-	if (ret)
-		return ret;
-	ret = gup_range_pin_pages(range);
-	trace_gup_range_pin(range, ret);
-	if (ret) {
-		gup_range_unpin_pages(range, false);
-		gup_range_uncharge(range);
-		return ret;
-	}
-	gup_seq_trim(&range->runs);
-	gup_pin_count(1, gup_range_nr_pages(range));
-	return 0;
+	return gup_range_take(range, NULL);
 }
 EXPORT_SYMBOL_GPL(gup_range_pin);
 
@@ -642,30 +751,6 @@ int gup_map_alloc_iova(struct gup_range_map *map, unsigned long start,
 	return 0;
 }
 
-int gup_map_link_vecs(struct gup_range_map *map, size_t offset,
-		      const struct phys_vec *vecs, unsigned int nr,
-		      enum dma_data_direction dir, gfp_t gfp)
-{
-	map->stats.links += nr;
-	map->stats.walks++;
-	return dma_iova_link_vecs(map->dev, &map->state, map->slack + offset,
-				  vecs, nr, dir, map->attrs, gfp);
-}
-
-int gup_map_sync(struct gup_range_map *map, size_t offset, size_t len)
-{
-	map->stats.syncs++;
-	return dma_iova_sync(map->dev, &map->state, map->slack + offset, len);
-}
-
-void gup_map_unlink(struct gup_range_map *map, size_t offset, size_t len,
-		    enum dma_data_direction dir, unsigned long attrs)
-{
-	map->stats.flushes++;
-	dma_iova_unlink(map->dev, &map->state, map->slack + offset, len, dir,
-			map->attrs | attrs);
-}
-
 /* Link all runs; @done comes back as the bytes that are. */
 static int gup_map_link_runs(struct gup_range *range, struct gup_range_map *map,
 			     struct phys_vec *vecs, unsigned int batch,
@@ -679,8 +764,8 @@ static int gup_map_link_runs(struct gup_range *range, struct gup_range_map *map,
 	while ((nr = gup_runs_vecs(&range->runs, &iter, vecs, batch))) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = gup_map_link_vecs(map, *done, vecs, nr, dir,
-					GFP_KERNEL_ACCOUNT);
+		ret = gup_map_link(map, *done, vecs, nr, dir,
+				   GFP_KERNEL_ACCOUNT, NULL);
 		if (ret)
 			return ret;
 		*done += iter.len;
@@ -689,7 +774,7 @@ static int gup_map_link_runs(struct gup_range *range, struct gup_range_map *map,
 	return 0;
 }
 
-/* Whole pages: an IOMMU knows nothing smaller, and the slack is whole pages. */
+/* Of a range that is pinned already. */
 static int gup_map_iova(struct gup_range *range, struct gup_range_map *map)
 {
 	unsigned int batch = min(range->runs.nr, GUP_RANGE_BATCH);
@@ -704,13 +789,9 @@ static int gup_map_iova(struct gup_range *range, struct gup_range_map *map)
 	}
 	if (!ret)
 		ret = gup_map_sync(map, 0, done);
-	if (!ret)
-		return 0;
-	/* The device had no address yet: the CPU's view is the right one. */
-	if (done)
+	if (ret && done)
 		gup_map_unlink(map, 0, done, gup_range_dir(range),
 			       DMA_ATTR_SKIP_CPU_SYNC);
-	dma_iova_free(map->dev, &map->state);
 	return ret;
 }
 
@@ -859,26 +940,43 @@ undo:
 	goto again;
 }
 
+/*
+ * The IOVA first, so that each batch of pages is linked when it was pinned, whole
+ * pages: an IOMMU knows nothing smaller. Without one, the rules depend on all of
+ * the runs: gup_map_phys().
+ */
 static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
 {
 	unsigned long nr = gup_range_nr_pages(range);
+	bool iova, pin = !range->runs.nr;
 	int ret;
 
-	map->range = range;
 	ret = gup_map_alloc_iova(map, gup_range_first(range), nr << PAGE_SHIFT);
-	if (!ret && dma_use_iova(&map->state))
-		ret = gup_map_iova(range, map);
-	else if (!ret)
-		ret = gup_map_phys(range, map);
-	trace_gup_range_map(range, map, ret);
-	if (ret) {
-		map->state = (struct dma_iova_state){};
-		map->range = NULL;
+	if (ret)
 		return ret;
+	map->range = range;
+	iova = dma_use_iova(&map->state);
+	if (pin)
+		ret = gup_range_take(range, iova ? map : NULL);
+	if (!ret && !iova)
+		ret = gup_map_phys(range, map);
+	else if (!ret && !pin)
+		ret = gup_map_iova(range, map);
+	trace_gup_range_map(range, map, ret);
+	if (!ret) {
+		range->auto_pin |= pin;
+		range->nr_maps++;
+		gup_map_count(1, nr);
+		return 0;
 	}
-	range->nr_maps++;
-	gup_map_count(1, nr);
-	return 0;
+	if (iova)
+		dma_iova_free(map->dev, &map->state);
+	map->state = (struct dma_iova_state){};
+	map->range = NULL;
+	/* No device wrote to it. */
+	if (pin && range->runs.nr)
+		gup_range_release(range, false);
+	return ret;
 }
 
 /**
@@ -893,23 +991,21 @@ static int gup_map_pinned(struct gup_range *range, struct gup_range_map *map)
  * has the granularity of pages: the device reaches the rest of the first and of
  * the last page as well, also an untrusted device.
  *
- * hmm_range_dma_map() comes here too, with a mapping from hmm_range_map_init()
- * and the runs that it found.
- *
  * Context: as gup_range_pin().
  *
  * @range and @map stay where they are until gup_range_dma_unmap(). After a
  * failure nothing is mapped, and nothing pinned that was not before.
  *
  * Return: 0, what gup_range_pin() returns (but for -EBUSY), or
- * * -EINVAL - @map is not initialised; its granule is larger than a page and
- *   than the range; or @map is for mirrored ranges, and @range is not from
- *   hmm_range_dma_map()
+ * * -EINVAL - @map is not initialised, or its granule is larger than a page and
+ *   than the range
  * * -EBUSY - @map is in use
+ * * -EOVERFLOW - half of the address space
  * * -ERANGE - no IOMMU, and the addresses do not meet the granule
  * * -EOPNOTSUPP - the pages of the IOMMU are larger than those of the CPU; or
  *   %DMA_ATTR_REQUIRE_COHERENT, which the device is not
- * * -ENOMEM - no IOVA space, no memory for IOMMU page tables or for addresses
+ * * -ENOMEM - no IOVA space for all of the range, also if there is no memory
+ *   at its addresses; no memory for IOMMU page tables or for addresses
  * * -EIO - dma_map_phys() refused: out of reach, or no bounce buffer was free
  * * others - what the IOMMU driver said
  */
@@ -917,8 +1013,6 @@ int gup_range_dma_map(struct gup_range *range, struct gup_range_map *map)
 {
 	int ret;
 
-	if (gup_map_mirrored(map))
-		return hmm_map_runs(range, map);
 	if (!map->dev)
 		return -EINVAL;
 	if (map->range)
@@ -933,17 +1027,7 @@ int gup_range_dma_map(struct gup_range *range, struct gup_range_map *map)
 	    !dev_is_dma_coherent(map->dev))
 		return -EOPNOTSUPP;
 
-	if (!range->runs.nr) {
-		ret = gup_range_pin(range);
-		if (ret)
-			return ret;
-		range->auto_pin = true;
-	}
-	ret = gup_map_pinned(range, map);
-	/* No device wrote to it. */
-	if (ret && range->auto_pin && !range->nr_maps)
-		gup_range_release(range, false);
-	return ret;
+	return gup_map_pinned(range, map);
 }
 EXPORT_SYMBOL_GPL(gup_range_dma_map);
 
@@ -983,29 +1067,23 @@ EXPORT_SYMBOL_GPL(gup_range_dma_unmap);
 
 /**
  * gup_range_map_addr - DMA address of one byte
- * @map: a mapped or mirrored mapping
+ * @map: a mapped mapping
  * @va: user address inside its range
  * @addr: where to store the DMA address
  * @len: where to store how many bytes from there are contiguous for the device
  *
- * Finding the address of a pinned range takes constant time behind an IOMMU,
- * otherwise time in the number of runs before @va. For a mirrored one it takes
- * constant time, and @len, behind an IOMMU, time in the number of links after
- * @va.
+ * Takes constant time behind an IOMMU, otherwise time in the number of runs before
+ * @va. For mirrored ranges there is hmm_range_map_addr().
  *
- * Context: any; a mirrored mapping with the lock held that was given to
- * hmm_range_map_init().
- * Return: 0, -EINVAL when @va is outside of the range or a pinned mapping is not
- * mapped, or -EFAULT when that page of a mirrored mapping is not mapped.
+ * Context: any; the range stays mapped meanwhile.
+ * Return: 0, or -EINVAL when @va is outside of the range or @map is not mapped.
  */
-int gup_range_map_addr(struct gup_range_map *map, unsigned long va,
+int gup_range_map_addr(const struct gup_range_map *map, unsigned long va,
 		       dma_addr_t *addr, size_t *len)
 {
 	struct gup_range_seg seg;
 	size_t off;
 
-	if (gup_map_mirrored(map))
-		return hmm_map_addr(map, va, addr, len);
 	if (!map->range || va < map->range->start || va >= map->range->end)
 		return -EINVAL;
 	off = va - map->range->start;
@@ -1172,13 +1250,11 @@ EXPORT_SYMBOL_GPL(gup_range_map_sync_for_device);
  * Context: any; the driver serialises against map and unmap.
  * Return: the counters, see &struct gup_range_map_stats.
  */
-struct gup_range_map_stats gup_range_map_stats(struct gup_range_map *map)
+struct gup_range_map_stats gup_range_map_stats(const struct gup_range_map *map)
 {
 	struct gup_range_map_stats stats = map->stats;
 
-	if (gup_map_mirrored(map))
-		stats.metadata = hmm_map_bytes(map);
-	else if (map->range)
+	if (map->range)
 		stats.metadata = gup_seq_bytes(&map->range->runs) +
 				 gup_seq_bytes(&map->dma);
 	return stats;

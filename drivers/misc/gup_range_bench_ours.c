@@ -10,6 +10,7 @@
 struct ours {
 	struct gup_range		range;
 	struct gup_range_map		map;
+	struct hmm_range_map		mirror;
 	struct gup_range_map_stats	before;
 };
 
@@ -24,10 +25,16 @@ static unsigned long bench_end(const struct bench *b)
 	return b->start + (b->nr << PAGE_SHIFT);
 }
 
+static struct gup_range_map_stats ours_stats(struct ours *o)
+{
+	return o->mirror.notifier ? hmm_range_map_stats(&o->mirror) :
+				    gup_range_map_stats(&o->map);
+}
+
 static void ours_stats_map(struct bench *b)
 {
 	struct ours *o = bench_ours(b);
-	struct gup_range_map_stats now = gup_range_map_stats(&o->map);
+	struct gup_range_map_stats now = ours_stats(o);
 
 	b->links = now.links - o->before.links;
 	b->syncs = now.syncs - o->before.syncs;
@@ -37,7 +44,7 @@ static void ours_stats_map(struct bench *b)
 static void ours_stats_unmap(struct bench *b)
 {
 	struct ours *o = bench_ours(b);
-	struct gup_range_map_stats now = gup_range_map_stats(&o->map);
+	struct gup_range_map_stats now = ours_stats(o);
 
 	b->flushes = now.flushes - o->before.flushes;
 }
@@ -58,7 +65,7 @@ static void ours_before(struct bench *b)
 {
 	struct ours *o = bench_ours(b);
 
-	o->before = gup_range_map_stats(&o->map);
+	o->before = ours_stats(o);
 }
 
 static int pinned_map(struct bench *b)
@@ -77,13 +84,13 @@ static void pinned_unmap(struct bench *b)
 
 static int mirrored_setup(struct bench *b)
 {
-	return hmm_range_map_init(&bench_ours(b)->map, b->dev, PAGE_SIZE,
-				  &b->notifier, &b->lock);
+	return hmm_range_map_init(&bench_ours(b)->mirror, b->dev, PAGE_SIZE,
+				  &b->notifier, NULL, &b->lock);
 }
 
 static void mirrored_teardown(struct bench *b)
 {
-	hmm_range_map_destroy(&bench_ours(b)->map);
+	hmm_range_map_destroy(&bench_ours(b)->mirror);
 }
 
 static int mirrored_map_span(struct bench *b, unsigned long start,
@@ -97,12 +104,8 @@ static int mirrored_map_span(struct bench *b, unsigned long start,
 		.default_flags = HMM_PFN_REQ_FAULT |
 				 (b->write ? HMM_PFN_REQ_WRITE : 0),
 	};
-	int ret;
 
-	ret = hmm_range_dma_map(&range, &o->map);
-	if (!ret)
-		mutex_unlock(&b->lock);
-	return ret;
+	return hmm_range_dma_map(&range, &o->mirror);
 }
 
 static void mirrored_unmap_span(struct bench *b, unsigned long start,
@@ -111,14 +114,14 @@ static void mirrored_unmap_span(struct bench *b, unsigned long start,
 	struct ours *o = bench_ours(b);
 
 	mutex_lock(&b->lock);
-	hmm_range_dma_unmap(&o->map, &start, &end);
+	hmm_range_dma_unmap(&o->mirror, &start, &end);
 	mutex_unlock(&b->lock);
 }
 
 static void mirrored_invalidate(struct bench *b, unsigned long start,
 				unsigned long end)
 {
-	hmm_range_dma_unmap(&bench_ours(b)->map, &start, &end);
+	hmm_range_dma_unmap(&bench_ours(b)->mirror, &start, &end);
 }
 
 static int mirrored_map(struct bench *b)

@@ -112,7 +112,8 @@ static int odp_setup(struct bench *b)
 	if (ret)
 		return ret;
 	odp = ib_umem_odp_get(r->ibdev, b->start, bench_len(b),
-			      rdma_access(b) | IB_ACCESS_ON_DEMAND, &odp_ops);
+			      rdma_access(b) | IB_ACCESS_ON_DEMAND, &odp_ops,
+			      NULL);
 	if (!IS_ERR(odp)) {
 		r->umem = &odp->umem;
 		return 0;
@@ -129,7 +130,7 @@ static void odp_teardown(struct bench *b)
 
 static void odp_before(struct bench *b)
 {
-	bench_rdma(b)->before = gup_range_map_stats(&bench_odp(b)->map);
+	bench_rdma(b)->before = hmm_range_map_stats(&bench_odp(b)->map);
 }
 
 /* As pagefault_real_mr() and populate_mtt() of mlx5, but for the MTTs. */
@@ -173,7 +174,7 @@ static int odp_map_part(struct bench *b)
 static void odp_mapped(struct bench *b)
 {
 	struct bench_rdma *r = bench_rdma(b);
-	struct gup_range_map_stats now = gup_range_map_stats(&bench_odp(b)->map);
+	struct gup_range_map_stats now = hmm_range_map_stats(&bench_odp(b)->map);
 
 	b->links = now.links - r->before.links;
 	b->syncs = now.syncs - r->before.syncs;
@@ -192,7 +193,7 @@ static void odp_unmap_part(struct bench *b)
 
 static void odp_after(struct bench *b)
 {
-	b->flushes = gup_range_map_stats(&bench_odp(b)->map).flushes -
+	b->flushes = hmm_range_map_stats(&bench_odp(b)->map).flushes -
 		     bench_rdma(b)->before.flushes;
 }
 

@@ -67,8 +67,7 @@ static irqreturn_t edu_irq(int irq, void *data)
 /* Does an IOMMU stop the device after unmap? */
 static bool edu_protected(struct edu_handle *h)
 {
-	return h->map ? gup_range_map_protected(h->map) :
-			use_dma_iommu(&h->edu->pdev->dev);
+	return use_dma_iommu(&h->edu->pdev->dev);
 }
 
 static bool edu_idle(struct edu *edu)
@@ -133,58 +132,32 @@ static int edu_load(struct edu *edu, const void *data, size_t len)
 /* ------------------------------------------------------------------ handles */
 
 /*
- * What an invalidate callback does before it unmaps: on true @lock is held, and
- * no DMA is under way that nothing else would stop.
+ * Without an IOMMU nothing but the end of a DMA stops it. One is started under the
+ * lock of the mapping, so none begins now.
  */
-bool edu_invalidate_begin(struct edu *edu, struct gup_range_map *map,
-			  struct mutex *lock,
-			  struct mmu_interval_notifier *notifier,
-			  const struct mmu_notifier_range *range,
-			  unsigned long cur_seq)
+void edu_zap(struct edu *edu, struct hmm_range_map *map)
 {
-	if (!mmu_notifier_range_blockable(range)) {
-		if (!mutex_trylock(lock))
-			return false;
-		/* A DMA is started under the lock, so none begins now. */
-		if (!gup_range_map_protected(map) && !edu_idle(edu)) {
-			mutex_unlock(lock);
-			return false;
-		}
-	} else {
-		mutex_lock(lock);
-	}
-	mmu_interval_set_seq(notifier, cur_seq);
-	if (!gup_range_map_protected(map))
+	if (!gup_range_map_protected(&map->base))
 		edu_quiesce(edu);
-	return true;
 }
 
-static bool edu_invalidate(struct mmu_interval_notifier *notifier,
-			   const struct mmu_notifier_range *range,
-			   unsigned long cur_seq)
+static void edu_mirror_zap(struct hmm_range_map *map, unsigned long start,
+			   unsigned long end)
 {
-	struct edu_handle *h = container_of(notifier, struct edu_handle,
-					    notifier);
-	unsigned long start = range->start, end = range->end;
+	struct edu_handle *h = container_of(map, struct edu_handle, own_mirror);
 
-	if (!edu_invalidate_begin(h->edu, h->map, h->lock, notifier, range,
-				  cur_seq))
-		return false;
-	hmm_range_dma_unmap(h->map, &start, &end);
-	mutex_unlock(h->lock);
-	return true;
+	edu_zap(h->edu, map);
 }
 
-static const struct mmu_interval_notifier_ops edu_notifier_ops = {
-	.invalidate = edu_invalidate,
+/* The device has no page table: what is mapped is looked up for each DMA. */
+static const struct hmm_range_map_ops edu_mirror_ops = {
+	.zap = edu_mirror_zap,
 };
 
-/* On success h->lock is held, see hmm_range_dma_map(). */
 static int edu_fault(struct edu_handle *h, unsigned long *start,
-		     unsigned long *end, bool write)
+		     unsigned long *end, bool write, bool lock)
 {
 	struct hmm_range range = {
-		.notifier = &h->notifier,
 		.start = *start,
 		.end = *end,
 		.default_flags = HMM_PFN_REQ_FAULT |
@@ -192,9 +165,14 @@ static int edu_fault(struct edu_handle *h, unsigned long *start,
 	};
 	int ret;
 
-	if (h->umem)
-		return edu_odp_fault(h, *start, *end, write);
-	ret = hmm_range_dma_map(&range, h->map);
+	if (h->umem) {
+		ret = edu_odp_fault(h, *start, *end, write);
+		if (!ret && !lock)
+			mutex_unlock(h->lock);
+		return ret;
+	}
+	ret = lock ? hmm_range_dma_map_and_lock(&range, h->mirror) :
+		     hmm_range_dma_map(&range, h->mirror);
 	*start = range.start;
 	*end = range.end;
 	return ret;
@@ -209,7 +187,7 @@ static void edu_mirror_unmap(struct edu_handle *h, unsigned long *start,
 	if (h->umem)
 		edu_odp_unmap(h, start, end);
 	else
-		hmm_range_dma_unmap(h->map, start, end);
+		hmm_range_dma_unmap(h->mirror, start, end);
 	mutex_unlock(h->lock);
 }
 
@@ -219,24 +197,17 @@ static int edu_mirror(struct edu_handle *h, size_t granule)
 	unsigned long end = PAGE_ALIGN(h->range.end);
 	int ret;
 
-	ret = mmu_interval_notifier_insert(&h->notifier, h->mm, start,
-					   end - start, &edu_notifier_ops);
+	h->mirror = &h->own_mirror;
+	ret = hmm_range_map_insert(h->mirror, &h->edu->pdev->dev, granule, h->mm,
+				   start, end - start, &edu_mirror_ops, h->lock);
 	if (ret)
 		return ret;
-	ret = hmm_range_map_init(h->map, &h->edu->pdev->dev, granule,
-				 &h->notifier, h->lock);
-	if (ret)
-		goto remove;
 	if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		return 0;
-	ret = edu_fault(h, &start, &end, h->flags & GUP_RANGE_EDU_MAP_WRITE);
-	if (!ret) {
-		mutex_unlock(h->lock);
-		return 0;
-	}
-	hmm_range_map_destroy(h->map);
-remove:
-	mmu_interval_notifier_remove(&h->notifier);
+	ret = edu_fault(h, &start, &end, h->flags & GUP_RANGE_EDU_MAP_WRITE,
+			false);
+	if (ret)
+		hmm_range_map_destroy(h->mirror);
 	return ret;
 }
 
@@ -244,12 +215,12 @@ static int edu_pin(struct edu_handle *h, size_t granule)
 {
 	int ret;
 
-	ret = gup_range_map_init(h->map, &h->edu->pdev->dev, granule);
+	ret = gup_range_map_init(&h->pinned, &h->edu->pdev->dev, granule);
 	if (ret)
 		return ret;
 	if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		return gup_range_pin(&h->range);
-	return gup_range_dma_map(&h->range, h->map);
+	return gup_range_dma_map(&h->range, &h->pinned);
 }
 
 static struct edu_handle *edu_handle_alloc(struct edu *edu, unsigned int flags,
@@ -270,7 +241,6 @@ static struct edu_handle *edu_handle_alloc(struct edu *edu, unsigned int flags,
 		h->range.flags = GUP_RANGE_WRITE;
 	mutex_init(&h->own_lock);
 	h->lock = &h->own_lock;
-	h->map = &h->own_map;
 	return h;
 }
 
@@ -287,16 +257,14 @@ static void edu_handle_release(struct edu_handle *h)
 {
 	if (!edu_protected(h))
 		edu_quiesce(h->edu);
-	if (h->umem) {
+	if (h->umem)
 		edu_rdma_unmap(h);
-	} else if (h->flags & GUP_RANGE_EDU_MAP_MIRROR) {
-		hmm_range_map_destroy(h->map);
-		mmu_interval_notifier_remove(&h->notifier);
-	} else if (h->flags & GUP_RANGE_EDU_MAP_ONLY) {
+	else if (h->flags & GUP_RANGE_EDU_MAP_MIRROR)
+		hmm_range_map_destroy(h->mirror);
+	else if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		gup_range_unpin(&h->range);
-	} else {
-		gup_range_dma_unmap(&h->range, h->map);
-	}
+	else
+		gup_range_dma_unmap(&h->range, &h->pinned);
 	mmdrop(h->mm);
 	kfree(h);
 }
@@ -316,9 +284,11 @@ static struct edu_handle *edu_handle_get(struct edu_file *file, u32 id)
 static int edu_addr(struct edu_handle *h, unsigned long va, dma_addr_t *addr,
 		    size_t *len)
 {
-	if (!h->map)
+	if (h->mirror)
+		return hmm_range_map_addr(h->mirror, va, addr, len);
+	if (h->umem)
 		return edu_umem_addr(h, va, addr, len);
-	return gup_range_map_addr(h->map, va, addr, len);
+	return gup_range_map_addr(&h->pinned, va, addr, len);
 }
 
 /* Bytes of the range at @offset, as user addresses. */
@@ -454,10 +424,9 @@ static int edu_ioctl_fault(struct edu_file *file, void *arg)
 	if (ret)
 		return ret;
 	ret = edu_fault(h, &start, &end,
-			req->flags & GUP_RANGE_EDU_FAULT_WRITE);
+			req->flags & GUP_RANGE_EDU_FAULT_WRITE, false);
 	if (ret)
 		return ret;
-	mutex_unlock(h->lock);
 	req->mapped_start = start;
 	req->mapped_end = end;
 	return 0;
@@ -482,7 +451,7 @@ static int edu_start_at(struct edu_handle *h, struct gup_range_edu_dma *req,
 		mutex_lock(h->lock);
 	} else if (mirror) {
 		ret = edu_fault(h, &f_start, &f_end, write &&
-				h->flags & GUP_RANGE_EDU_MAP_WRITE);
+				h->flags & GUP_RANGE_EDU_MAP_WRITE, true);
 		if (ret)
 			return ret;
 	}
@@ -507,7 +476,7 @@ static int edu_start_at(struct edu_handle *h, struct gup_range_edu_dma *req,
 static int edu_dma_handle(struct edu_handle *h, struct gup_range_edu_dma *req)
 {
 	bool pinned = !(h->flags & GUP_RANGE_EDU_MAP_MIRROR);
-	bool sync = pinned && h->map;
+	bool sync = pinned && !h->umem;
 	unsigned long start, end;
 	size_t len, done;
 	int ret;
@@ -523,7 +492,7 @@ static int edu_dma_handle(struct edu_handle *h, struct gup_range_edu_dma *req)
 		return -EPERM;
 
 	if (sync)
-		gup_range_map_sync_for_device(h->map);
+		gup_range_map_sync_for_device(&h->pinned);
 	for (done = 0; done < req->len; done += len) {
 		ret = edu_start_at(h, req, done, &len);
 		if (!ret)
@@ -532,7 +501,7 @@ static int edu_dma_handle(struct edu_handle *h, struct gup_range_edu_dma *req)
 			return ret;
 	}
 	if (sync)
-		gup_range_map_sync_for_cpu(h->map);
+		gup_range_map_sync_for_cpu(&h->pinned);
 	return 0;
 }
 
@@ -592,7 +561,7 @@ static int edu_ioctl_dma(struct edu_file *file, void *arg)
 			return PTR_ERR(h);
 	}
 	if (req->flags & GUP_RANGE_EDU_DMA_CPU &&
-	    (req->flags != GUP_RANGE_EDU_DMA_CPU || h->map ||
+	    (req->flags != GUP_RANGE_EDU_DMA_CPU || !h->umem || h->mirror ||
 	     edu_span(h, req->offset, req->len, &start, &end)))
 		return -EINVAL;
 	data = kmalloc(req->len, GFP_KERNEL);
@@ -623,10 +592,10 @@ static int edu_query_pinned(struct edu_handle *h,
 		req->runs++;
 	if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		return 0;
-	gup_range_map_for_each_seg(h->map, &seg, req->max_segment ?: SIZE_MAX)
+	gup_range_map_for_each_seg(&h->pinned, &seg, req->max_segment ?: SIZE_MAX)
 		req->segs++;
-	req->pgsz = gup_range_map_pgsz(h->map, req->pgsz_bitmap);
-	ret = gup_range_map_contig(h->map, &contig);
+	req->pgsz = gup_range_map_pgsz(&h->pinned, req->pgsz_bitmap);
+	ret = gup_range_map_contig(&h->pinned, &contig);
 	if (!ret)
 		req->contig = contig;
 	return ret == -ERANGE ? 0 : ret;
@@ -655,17 +624,19 @@ static int edu_ioctl_query(struct edu_file *file, void *arg)
 
 	req->addr = U64_MAX;
 	req->contig = U64_MAX;
-	if (!h->map)
+	if (h->umem && !h->mirror)
 		edu_umem_query(h, req);
-	else if (!(h->flags & GUP_RANGE_EDU_MAP_MIRROR))
+	else if (!h->mirror)
 		ret = edu_query_pinned(h, req);
 	mutex_lock(h->lock);
 	if (!ret && !edu_addr(h, start, &addr, &avail)) {
 		req->addr = addr;
 		req->avail = avail;
 	}
-	if (h->map)
-		stats = gup_range_map_stats(h->map);
+	if (h->mirror)
+		stats = hmm_range_map_stats(h->mirror);
+	else if (!h->umem)
+		stats = gup_range_map_stats(&h->pinned);
 	mutex_unlock(h->lock);
 	req->links = stats.links;
 	req->syncs = stats.syncs;
@@ -689,7 +660,7 @@ static void edu_race_unmap(struct edu_handle *h, u32 mode, dma_addr_t addr)
 			       DMA_BIDIRECTIONAL, 0);
 		break;
 	case GUP_RANGE_EDU_RACE_PINNED:
-		gup_range_dma_unmap(&h->range, h->map);
+		gup_range_dma_unmap(&h->range, &h->pinned);
 		break;
 	case GUP_RANGE_EDU_RACE_UMEM:
 		edu_rdma_unmap(h);

@@ -40,19 +40,15 @@ struct edu_handle {
 	struct mm_struct	*mm;
 	unsigned int		flags;
 	struct gup_range	range;		/* pinned by us; else start and end */
-	struct gup_range_map	*map;		/* own_map, of ODP, ib_umem: NULL */
-	struct mutex		*lock;		/* mirrored: map, against invalidation */
-	struct gup_range_map	own_map;
-	struct mutex		own_lock;	/* as lock, for own_map */
-	struct mmu_interval_notifier notifier;
+	struct gup_range_map	pinned;
+	struct hmm_range_map	*mirror;	/* own_mirror, or of ODP */
+	struct mutex		*lock;		/* of mirror, against invalidation */
+	struct hmm_range_map	own_mirror;
+	struct mutex		own_lock;	/* as lock, for own_mirror */
 	struct ib_umem		*umem;		/* GUP_RANGE_EDU_MAP_RDMA */
 };
 
-bool edu_invalidate_begin(struct edu *edu, struct gup_range_map *map,
-			  struct mutex *lock,
-			  struct mmu_interval_notifier *notifier,
-			  const struct mmu_notifier_range *range,
-			  unsigned long cur_seq);
+void edu_zap(struct edu *edu, struct hmm_range_map *map);
 
 #ifdef CONFIG_GUP_RANGE_EDU_RDMA
 int edu_rdma_init(struct edu *edu);

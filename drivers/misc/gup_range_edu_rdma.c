@@ -34,18 +34,33 @@ void edu_rdma_destroy(struct edu *edu)
 	ib_dealloc_device(edu->ibdev);
 }
 
+static void edu_odp_zap(struct hmm_range_map *map, unsigned long start,
+			unsigned long end)
+{
+	struct ib_umem_odp *odp = container_of(map, struct ib_umem_odp, map);
+	struct edu_ibdev *dev = container_of(odp->umem.ibdev, struct edu_ibdev,
+					     ibdev);
+
+	edu_zap(dev->edu, map);
+}
+
+static const struct hmm_range_map_ops edu_odp_map_ops = {
+	.zap = edu_odp_zap,
+};
+
 static bool edu_odp_invalidate(struct mmu_interval_notifier *notifier,
 			       const struct mmu_notifier_range *range,
 			       unsigned long cur_seq)
 {
 	struct ib_umem_odp *odp = container_of(notifier, struct ib_umem_odp,
 					       notifier);
-	struct edu_ibdev *dev = container_of(odp->umem.ibdev, struct edu_ibdev,
-					     ibdev);
 
-	if (!edu_invalidate_begin(dev->edu, &odp->map, &odp->umem_mutex,
-				  notifier, range, cur_seq))
+	if (mmu_notifier_range_blockable(range))
+		mutex_lock(&odp->umem_mutex);
+	else if (!gup_range_map_protected(&odp->map.base) ||
+		 !mutex_trylock(&odp->umem_mutex))
 		return false;
+	mmu_interval_set_seq(notifier, cur_seq);
 	ib_umem_odp_unmap_dma_pages(odp, range->start, range->end);
 	mutex_unlock(&odp->umem_mutex);
 	return true;
@@ -118,11 +133,11 @@ static int edu_odp_map(struct edu_handle *h, int access, size_t granule)
 	if (granule != PAGE_SIZE)
 		access |= IB_ACCESS_HUGETLB;
 	odp = ib_umem_odp_get(h->edu->ibdev, h->range.start, len, access,
-			      &edu_odp_ops);
+			      &edu_odp_ops, &edu_odp_map_ops);
 	if (IS_ERR(odp))
 		return PTR_ERR(odp);
 	h->umem = &odp->umem;
-	h->map = &odp->map;
+	h->mirror = &odp->map;
 	h->lock = &odp->umem_mutex;
 	if (h->flags & GUP_RANGE_EDU_MAP_ONLY)
 		return 0;
@@ -154,7 +169,6 @@ int edu_rdma_map(struct edu_handle *h, size_t granule)
 	if (IS_ERR(umem))
 		return PTR_ERR(umem);
 	h->umem = umem;
-	h->map = NULL;
 	return 0;
 }
 

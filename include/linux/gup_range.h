@@ -15,14 +15,15 @@
 
 #include <linux/dma-mapping.h>
 #include <linux/mm_types.h>
+#include <linux/mmu_notifier.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
 
 struct device;
 struct gup_range_block;
-struct hmm_prep;
+struct hmm_block;
 struct hmm_range;
-struct mmu_interval_notifier;
+struct hmm_range_map;
 struct mutex;
 struct user_struct;
 
@@ -77,7 +78,6 @@ struct gup_range {
 	bool			auto_pin; /* the last unmap unpins */
 	struct user_struct	*user;
 	struct gup_range_seq	runs;
-	struct hmm_prep		*prep;	/* hmm_range_dma_map() is under way */
 };
 
 /**
@@ -86,7 +86,7 @@ struct gup_range {
  * @walks: calls that linked runs in an IOMMU, many at a time
  * @syncs: IOTLB syncs after linking
  * @flushes: unlink calls, each of which flushes the IOTLB once
- * @retries: passes of hmm_range_dma_map() that were thrown away
+ * @retries: steps of hmm_range_dma_map() that were thrown away
  * @metadata: bytes of memory that the mapping holds now, its range's included
  */
 struct gup_range_map_stats {
@@ -105,14 +105,9 @@ struct gup_range_map_stats {
  * below.
  *
  * @attrs: DMA_ATTR_* of a pinned mapping, may be set after init
- * @bidir: of a mirrored mapping, may be set between init and the first map: link
- *	all pages DMA_BIDIRECTIONAL, so that none is linked anew for writing. What
- *	is there for reading is then protected by the device page table alone,
- *	which the driver fills from &hmm_range_seg.write
  */
 struct gup_range_map {
 	unsigned long		attrs;
-	bool			bidir;
 	/* private: */
 	struct device		*dev;
 	struct dma_iova_state	state;
@@ -120,17 +115,65 @@ struct gup_range_map {
 	size_t			granule;
 	struct gup_range	*range;	/* pinned: what is mapped */
 	size_t			piece;	/* no IOVA: most bytes per address */
+	bool			linear;	/* no IOVA: one address tells all of them */
 	dma_addr_t		dma_offset; /* no IOVA: address - phys ... */
 	struct gup_range_seq	dma;	/* ... or one address per piece */
-	/* mirrored; @blocks and @nr_mapped are protected by @lock */
+	struct gup_range_map_stats stats;
+};
+
+/**
+ * struct hmm_range_map_ops - what a mirrored mapping asks its driver to do
+ *
+ * Both are called with the lock held that was given at init. start and end are
+ * user addresses, multiples of the page size, inside of what the mapping can
+ * map; end is exclusive. hmm_range_for_each_seg() tells what is mapped there.
+ *
+ * @publish: tell the device of [start, end), a part of what hmm_range_dma_map() was
+ *	asked for; also where it was mapped before. An error ends
+ *	hmm_range_dma_map(), which returns it; with -EAGAIN it looks the part up
+ *	again. May be NULL
+ * @zap: take [start, end) from the device, because it is about to be unmapped, also
+ *	where the device does not know of it. Without an IOMMU (see
+ *	gup_range_map_protected()) it returns only when the device is done with it.
+ *	With one, the callback of hmm_range_map_insert() may call it where nothing may
+ *	block. A driver whose zap() always waits has a notifier of its own
+ *	It cannot fail and does not allocate with direct reclaim. May be NULL
+ * @software: there is no &struct device, because the device is software that copies
+ *	with the CPU. Addresses are physical ones
+ */
+struct hmm_range_map_ops {
+	int (*publish)(struct hmm_range_map *map, unsigned long start,
+		       unsigned long end);
+	void (*zap)(struct hmm_range_map *map, unsigned long start,
+		    unsigned long end);
+	bool software;
+};
+
+/**
+ * struct hmm_range_map - DMA addresses of a mirrored range for one device
+ *
+ * Drivers embed it and use the functions below.
+ *
+ * @base: what it has in common with the mapping of a pinned range, for
+ *	gup_range_map_protected()
+ * @may_write: may be set between init and the first map: the device may write. A
+ *	page that is asked for reading, but is writable and dirty, is then mapped
+ *	for writing, so that it is not taken away when it is written later
+ */
+struct hmm_range_map {
+	struct gup_range_map	base;
+	bool			may_write;
+	/* private: @blocks and @nr_mapped are protected by @lock */
+	const struct hmm_range_map_ops *ops;
 	struct mmu_interval_notifier *notifier;
 	struct mutex		*lock;	/* the driver's */
 	unsigned long		start;
 	unsigned long		end;
 	unsigned long		nr_mapped;
-	struct xarray		blocks;
-	bool			linear;	/* no IOVA: @dma_offset is for all */
-	struct gup_range_map_stats stats;
+	struct xarray		blocks;	/* mm/hmm_record.c */
+	struct hmm_block	*last_block;	/* that was looked up, or NULL */
+	unsigned long		last_index;
+	struct mmu_interval_notifier own; /* hmm_range_map_insert() */
 };
 
 /**
@@ -179,10 +222,6 @@ struct hmm_range_seg {
 	dma_addr_t		addr;
 	bool			write;
 	/* private: */
-	unsigned int		nr;	/* runs from @run on in the block at @base */
-	const u64		*run;
-	u64			one;
-	unsigned long		base;
 	unsigned long		end;
 };
 
@@ -194,19 +233,29 @@ int gup_range_map_init(struct gup_range_map *map, struct device *dev,
 int gup_range_dma_map(struct gup_range *range, struct gup_range_map *map);
 void gup_range_dma_unmap(struct gup_range *range, struct gup_range_map *map);
 
-int hmm_range_map_init(struct gup_range_map *map, struct device *dev,
+int hmm_range_map_init(struct hmm_range_map *map, struct device *dev,
 		       size_t granule, struct mmu_interval_notifier *notifier,
+		       const struct hmm_range_map_ops *ops,
 		       struct mutex *lock /* of the driver */);
-void hmm_range_map_destroy(struct gup_range_map *map);
-int hmm_range_dma_map(struct hmm_range *range, struct gup_range_map *map);
-void hmm_range_dma_unmap(struct gup_range_map *map, unsigned long *start,
+int hmm_range_map_insert(struct hmm_range_map *map, struct device *dev,
+			 size_t granule, struct mm_struct *mm,
+			 unsigned long start, unsigned long length,
+			 const struct hmm_range_map_ops *ops,
+			 struct mutex *lock /* of the driver */);
+void hmm_range_map_destroy(struct hmm_range_map *map);
+int hmm_range_dma_map(struct hmm_range *range, struct hmm_range_map *map);
+int hmm_range_dma_map_and_lock(struct hmm_range *range,
+			       struct hmm_range_map *map);
+void hmm_range_dma_unmap(struct hmm_range_map *map, unsigned long *start,
 			 unsigned long *end);
-
-bool hmm_range_map_next(struct gup_range_map *map, struct hmm_range_seg *seg);
+int hmm_range_map_addr(struct hmm_range_map *map, unsigned long va,
+		       dma_addr_t *addr, size_t *len);
+bool hmm_range_map_next(struct hmm_range_map *map, struct hmm_range_seg *seg);
+struct gup_range_map_stats hmm_range_map_stats(struct hmm_range_map *map);
 
 bool gup_range_run_next(const struct gup_range *range,
 			struct gup_range_run *run);
-int gup_range_map_addr(struct gup_range_map *map, unsigned long va,
+int gup_range_map_addr(const struct gup_range_map *map, unsigned long va,
 		       dma_addr_t *addr, size_t *len);
 bool gup_range_map_seg_next(const struct gup_range_map *map,
 			    struct gup_range_seg *seg, size_t max_segment);
@@ -215,7 +264,7 @@ size_t gup_range_map_pgsz(const struct gup_range_map *map,
 void gup_range_map_sync_for_cpu(const struct gup_range_map *map);
 void gup_range_map_sync_for_device(const struct gup_range_map *map);
 struct gup_range_map_stats
-gup_range_map_stats(struct gup_range_map *map);
+gup_range_map_stats(const struct gup_range_map *map);
 
 /**
  * gup_range_for_each_run - walk the physical runs of a pinned range
@@ -258,7 +307,7 @@ gup_range_map_stats(struct gup_range_map *map);
  * Context: with the lock held that was given at init.
  * Return: true if no page is mapped.
  */
-static inline bool hmm_range_map_empty(const struct gup_range_map *map)
+static inline bool hmm_range_map_empty(const struct hmm_range_map *map)
 {
 	return !map->nr_mapped;
 }
@@ -271,7 +320,7 @@ static inline bool hmm_range_map_empty(const struct gup_range_map *map)
  * Context: any.
  * Return: 0, or -ERANGE when the device needs more than one segment.
  */
-static inline int gup_range_map_contig(struct gup_range_map *map,
+static inline int gup_range_map_contig(const struct gup_range_map *map,
 				       dma_addr_t *addr)
 {
 	size_t len;
@@ -285,7 +334,7 @@ static inline int gup_range_map_contig(struct gup_range_map *map,
 
 /**
  * gup_range_map_protected - does an IOMMU stop the device after unmap?
- * @map: a mapped mapping, or one from hmm_range_map_init()
+ * @map: a mapped mapping, or the base of a mirrored one
  *
  * Without an IOMMU the driver itself stops the device before it unmaps.
  *

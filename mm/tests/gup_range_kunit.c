@@ -54,14 +54,22 @@ struct gup_test {
 	/* Built by hand. */
 	struct gup_range	fake;
 	struct gup_range_map	fake_map;
-	/* Mirrored, with @map. */
+	/* Mirrored. */
+	struct hmm_range_map	mirror;
 	struct mmu_interval_notifier notifier;
 	bool			inserted;
-	struct mutex		lock;		/* protects @map */
+	struct mutex		lock;		/* protects @mirror */
 	unsigned int		nr_invalidated;
+	unsigned int		nr_zapped;
+	unsigned long		zapped_start;	/* of the last one */
+	unsigned long		zapped_end;
+	unsigned int		nr_published;
+	unsigned long		published;	/* where the last one ended */
+	int			publish_ret;
+	bool			folio;		/* @pages are one folio */
 };
 
-static int gup_test_init(struct kunit *test)
+static int test_init(struct kunit *test, bool folio)
 {
 	struct gup_test *ctx;
 	unsigned int i;
@@ -80,11 +88,19 @@ static int gup_test_init(struct kunit *test)
 			dma_set_mask_and_coherent(ctx->dev, DMA_BIT_MASK(64)));
 	KUNIT_ASSERT_EQ(test, 0, kunit_attach_mm());
 
-	ctx->pages = alloc_pages(GFP_KERNEL | __GFP_ZERO, TEST_ORDER);
+	ctx->folio = folio;
+	ctx->pages = alloc_pages(GFP_KERNEL | __GFP_ZERO |
+				 (folio ? __GFP_COMP : 0), TEST_ORDER);
 	KUNIT_ASSERT_NOT_NULL(test, ctx->pages);
-	split_page(ctx->pages, TEST_ORDER);
+	if (!folio)
+		split_page(ctx->pages, TEST_ORDER);
 	test->priv = ctx;
 	return 0;
+}
+
+static int gup_test_init(struct kunit *test)
+{
+	return test_init(test, false);
 }
 
 /* In another thread, also after a failed assertion. */
@@ -95,8 +111,8 @@ static void gup_test_exit(struct kunit *test)
 
 	if (!ctx)
 		return;
-	if (ctx->map.notifier)
-		hmm_range_map_destroy(&ctx->map);
+	if (ctx->mirror.notifier)
+		hmm_range_map_destroy(&ctx->mirror);
 	if (ctx->inserted)
 		mmu_interval_notifier_remove(&ctx->notifier);
 	if (ctx->map.range)
@@ -109,8 +125,10 @@ static void gup_test_exit(struct kunit *test)
 	gup_seq_free(&ctx->fake_map.dma);
 	if (ctx->file)
 		fput(ctx->file);
-	for (i = 0; i < TEST_PAGES; i++)
+	for (i = 0; i < TEST_PAGES && ctx->pages && !ctx->folio; i++)
 		__free_page(ctx->pages + i);
+	if (ctx->folio)
+		__free_pages(ctx->pages, TEST_ORDER);
 }
 
 /* ---- user memory ---- */
@@ -1531,7 +1549,7 @@ static bool hmm_test_invalidate(struct mmu_interval_notifier *notifier,
 		return false;
 	mutex_lock(&ctx->lock);
 	mmu_interval_set_seq(notifier, cur_seq);
-	hmm_range_dma_unmap(&ctx->map, &start, &end);
+	hmm_range_dma_unmap(&ctx->mirror, &start, &end);
 	ctx->nr_invalidated++;
 	mutex_unlock(&ctx->lock);
 	return true;
@@ -1539,6 +1557,46 @@ static bool hmm_test_invalidate(struct mmu_interval_notifier *notifier,
 
 static const struct mmu_interval_notifier_ops hmm_test_ops = {
 	.invalidate = hmm_test_invalidate,
+};
+
+/* One folio, which is a unit where its pages are mapped in their order. */
+static int hmm_test_init(struct kunit *test)
+{
+	return test_init(test, true);
+}
+
+static int hmm_test_publish(struct hmm_range_map *map, unsigned long start,
+			    unsigned long end)
+{
+	struct gup_test *ctx = container_of(map, struct gup_test, mirror);
+
+	lockdep_assert_held(&ctx->lock);
+	/* One after the other, and all of it mapped. */
+	if ((ctx->nr_published && start != ctx->published) || start >= end)
+		return -EPROTO;
+	ctx->nr_published++;
+	ctx->published = end;
+	return ctx->publish_ret;
+}
+
+static void hmm_test_zap(struct hmm_range_map *map, unsigned long start,
+			 unsigned long end)
+{
+	struct gup_test *ctx = container_of(map, struct gup_test, mirror);
+
+	lockdep_assert_held(&ctx->lock);
+	ctx->nr_zapped++;
+	ctx->zapped_start = start;
+	ctx->zapped_end = end;
+}
+
+static const struct hmm_range_map_ops hmm_test_map_ops = {
+	.publish	= hmm_test_publish,
+	.zap		= hmm_test_zap,
+};
+
+static const struct hmm_range_map_ops hmm_test_software_ops = {
+	.software	= true,
 };
 
 static void hmm_test_insert(struct kunit *test, struct mm_struct *mm,
@@ -1554,8 +1612,8 @@ static void hmm_test_insert(struct kunit *test, struct mm_struct *mm,
 
 static int hmm_test_map_init(struct gup_test *ctx, size_t granule)
 {
-	return hmm_range_map_init(&ctx->map, ctx->dev, granule, &ctx->notifier,
-				  &ctx->lock);
+	return hmm_range_map_init(&ctx->mirror, ctx->dev, granule, &ctx->notifier,
+				  &hmm_test_map_ops, &ctx->lock);
 }
 
 static void hmm_test_setup(struct kunit *test, unsigned long va,
@@ -1575,7 +1633,7 @@ static void hmm_test_range(struct gup_test *ctx, struct hmm_range *range,
 			   unsigned long flags)
 {
 	*range = (struct hmm_range){
-		.notifier = &ctx->notifier,
+		.notifier = ctx->inserted ? &ctx->notifier : NULL,
 		.start = ctx->va + first * PAGE_SIZE,
 		.end = ctx->va + last * PAGE_SIZE,
 		.default_flags = flags,
@@ -1590,7 +1648,8 @@ static int hmm_test_map(struct gup_test *ctx, unsigned long first,
 	int ret;
 
 	hmm_test_range(ctx, &range, first, last, flags);
-	ret = hmm_range_dma_map(&range, &ctx->map);
+	ctx->nr_published = 0;
+	ret = hmm_range_dma_map_and_lock(&range, &ctx->mirror);
 	if (!ret)
 		mutex_unlock(&ctx->lock);
 	return ret;
@@ -1613,7 +1672,7 @@ static void hmm_test_unmap(struct gup_test *ctx, long *first, long *last)
 	unsigned long end = ctx->va + *last * PAGE_SIZE;
 
 	mutex_lock(&ctx->lock);
-	hmm_range_dma_unmap(&ctx->map, &start, &end);
+	hmm_range_dma_unmap(&ctx->mirror, &start, &end);
 	mutex_unlock(&ctx->lock);
 	*first = (long)(start - ctx->va) / (long)PAGE_SIZE;
 	*last = (long)(end - ctx->va) / (long)PAGE_SIZE;
@@ -1625,7 +1684,7 @@ static int hmm_test_addr(struct gup_test *ctx, unsigned long va,
 	int ret;
 
 	mutex_lock(&ctx->lock);
-	ret = gup_range_map_addr(&ctx->map, va, addr, len);
+	ret = hmm_range_map_addr(&ctx->mirror, va, addr, len);
 	mutex_unlock(&ctx->lock);
 	return ret;
 }
@@ -1658,7 +1717,7 @@ static bool hmm_test_segs(struct gup_test *ctx, unsigned long *mapped,
 	*mapped = 0;
 	*writable = 0;
 	mutex_lock(&ctx->lock);
-	hmm_range_for_each_seg(&ctx->map, &seg, ctx->va, ctx->va + TEST_SIZE) {
+	hmm_range_for_each_seg(&ctx->mirror, &seg, ctx->va, ctx->va + TEST_SIZE) {
 		good &= seg.len && !(seg.len % PAGE_SIZE) && seg.va >= ctx->va &&
 			seg.va + seg.len <= ctx->va + TEST_SIZE;
 		for (i = 0; good && i < seg.len; i += PAGE_SIZE, nr++) {
@@ -1667,7 +1726,7 @@ static bool hmm_test_segs(struct gup_test *ctx, unsigned long *mapped,
 			size_t len;
 
 			good &= !(*mapped & BIT(page)) &&
-				!gup_range_map_addr(&ctx->map, seg.va + i, &addr,
+				!hmm_range_map_addr(&ctx->mirror, seg.va + i, &addr,
 						    &len) &&
 				addr == seg.addr + i;
 			*mapped |= BIT(page);
@@ -1675,15 +1734,15 @@ static bool hmm_test_segs(struct gup_test *ctx, unsigned long *mapped,
 				*writable |= BIT(page);
 		}
 	}
-	good &= nr == ctx->map.nr_mapped &&
-		!nr == hmm_range_map_empty(&ctx->map);
+	good &= nr == ctx->mirror.nr_mapped &&
+		!nr == hmm_range_map_empty(&ctx->mirror);
 	mutex_unlock(&ctx->lock);
 	return good;
 }
 
 static u64 hmm_test_links(struct gup_test *ctx)
 {
-	return gup_range_map_stats(&ctx->map).links;
+	return hmm_range_map_stats(&ctx->mirror).links;
 }
 
 static void hmm_init_bounce(struct kunit *test)
@@ -1717,7 +1776,7 @@ static void hmm_init_granule(struct kunit *test)
 
 	hmm_test_insert(test, current->mm, p->va);
 	KUNIT_EXPECT_EQ(test, p->ret, hmm_test_map_init(ctx, p->granule));
-	KUNIT_EXPECT_NULL(test, ctx->map.notifier);
+	KUNIT_EXPECT_NULL(test, ctx->mirror.notifier);
 }
 
 /* A device in software: addresses are physical ones. */
@@ -1727,12 +1786,21 @@ static void hmm_no_device(struct kunit *test)
 
 	test_file(test, TEST_VA, PROT_READ | PROT_WRITE);
 	hmm_test_insert(test, current->mm, TEST_VA);
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_range_map_init(&ctx->mirror, NULL, PAGE_SIZE,
+					   &ctx->notifier, NULL, &ctx->lock));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_range_map_init(&ctx->mirror, ctx->dev, PAGE_SIZE,
+					   &ctx->notifier,
+					   &hmm_test_software_ops, &ctx->lock));
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
-			hmm_range_map_init(&ctx->map, NULL, 2 * PAGE_SIZE,
-					   &ctx->notifier, &ctx->lock));
+			hmm_range_map_init(&ctx->mirror, NULL, 2 * PAGE_SIZE,
+					   &ctx->notifier,
+					   &hmm_test_software_ops, &ctx->lock));
 	KUNIT_ASSERT_EQ(test, 0,
-			hmm_range_map_init(&ctx->map, NULL, PAGE_SIZE,
-					   &ctx->notifier, &ctx->lock));
+			hmm_range_map_init(&ctx->mirror, NULL, PAGE_SIZE,
+					   &ctx->notifier,
+					   &hmm_test_software_ops, &ctx->lock));
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, 8, TEST_WRITE));
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), GENMASK(7, 0));
 	KUNIT_ASSERT_EQ(test, 0, vm_munmap(ctx->va, PAGE_SIZE));
@@ -1798,7 +1866,7 @@ static void hmm_map_bad(struct kunit *test)
 	range.end = ctx->va + p->end;
 	if (p->foreign)
 		range.notifier = &foreign;
-	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_range_dma_map(&range, &ctx->map));
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_range_dma_map_and_lock(&range, &ctx->mirror));
 	KUNIT_EXPECT_FALSE(test, mutex_is_locked(&ctx->lock));
 }
 
@@ -1868,9 +1936,9 @@ static void hmm_warn_destroy_twice(struct kunit *test)
 	struct gup_test *ctx = test->priv;
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
-	hmm_range_map_destroy(&ctx->map);
+	hmm_range_map_destroy(&ctx->mirror);
 	kunit_warning_suppress(test) {
-		hmm_range_map_destroy(&ctx->map);
+		hmm_range_map_destroy(&ctx->mirror);
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
 	}
 }
@@ -1884,7 +1952,7 @@ static void hmm_map_returns_locked(struct kunit *test)
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
 	hmm_test_range(ctx, &range, 0, 1, TEST_READ);
-	ret = hmm_range_dma_map(&range, &ctx->map);
+	ret = hmm_range_dma_map_and_lock(&range, &ctx->mirror);
 	locked = mutex_is_locked(&ctx->lock);
 	if (!ret)
 		mutex_unlock(&ctx->lock);
@@ -1920,7 +1988,7 @@ static void hmm_map_all(struct kunit *test)
 	hmm_test_setup(test, p->va, PROT_READ | PROT_WRITE);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, p->flags));
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), TEST_ALL);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_PAGES);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_PAGES);
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), p->links);
 }
 
@@ -1943,7 +2011,7 @@ static void hmm_map_rounds(struct kunit *test)
 	hmm_test_range(ctx, &range, 1, 2, TEST_READ);
 	range.start += 5;
 	range.end += 1;
-	KUNIT_ASSERT_EQ(test, 0, hmm_range_dma_map(&range, &ctx->map));
+	KUNIT_ASSERT_EQ(test, 0, hmm_range_dma_map_and_lock(&range, &ctx->mirror));
 	mutex_unlock(&ctx->lock);
 	KUNIT_EXPECT_EQ(test, range.start, ctx->va + PAGE_SIZE);
 	KUNIT_EXPECT_EQ(test, range.end, ctx->va + 3 * PAGE_SIZE);
@@ -2059,7 +2127,7 @@ static void hmm_unmap(struct kunit *test)
 						      TEST_WRITE));
 	hmm_test_unmap(ctx, &first, &last);
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), p->left);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, hweight_long(p->left));
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, hweight_long(p->left));
 	/* Where nothing was unmapped the place does not matter. */
 	if (p->got_first == p->got_last) {
 		KUNIT_EXPECT_EQ(test, first, last);
@@ -2078,7 +2146,7 @@ static void hmm_unmap_nothing(struct kunit *test)
 	hmm_test_unmap(ctx, &first, &last);
 	KUNIT_EXPECT_EQ(test, first, 2);
 	KUNIT_EXPECT_EQ(test, last, 5);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, 0);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, 0);
 }
 
 static void hmm_unmap_before_init(struct kunit *test)
@@ -2188,7 +2256,7 @@ static void hmm_remap_all(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), 1);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_PAGES);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_PAGES);
 }
 
 /* Writable is good enough for reading. */
@@ -2232,7 +2300,7 @@ static const struct hmm_upgrade_param {
 	const char	*desc;
 	unsigned long	va;
 	unsigned long	first, last;		/* to be written */
-	unsigned long	got_first, got_last;	/* reported */
+	unsigned long	zap_first, zap_last;
 	u64		links;			/* of the upgrade */
 } hmm_upgrade_params[] = {
 	{ "middle", TEST_VA, 4, 8, 0, 16, 3 },
@@ -2240,30 +2308,37 @@ static const struct hmm_upgrade_param {
 	{ "end", TEST_VA, 12, 16, 0, 16, 2 },
 	{ "all", TEST_VA, 0, 16, 0, 16, 1 },
 	{ "of the first table", TEST_VA_CROSS, 2, 3, 0, 8, 3 },
-	{ "across tables", TEST_VA_CROSS, 7, 9, 0, 16, 4 },
+	{ "across tables", TEST_VA_CROSS, 7, 9, 8, 16, 4 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(hmm_upgrade, hmm_upgrade_params, desc);
 
+/* The unit is taken from the device, and linked anew in parts. */
 static void hmm_upgrade(struct kunit *test)
 {
 	const struct hmm_upgrade_param *p = test->param_value;
+	unsigned long mapped, writable;
 	struct gup_test *ctx = test->priv;
-	struct hmm_range range;
 	u64 links;
 
 	hmm_test_setup(test, p->va, PROT_READ | PROT_WRITE);
-	ctx->map.linear = false;
+	ctx->mirror.base.linear = false;
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
+	KUNIT_EXPECT_EQ(test, ctx->nr_zapped, 0);
 	links = hmm_test_links(ctx);
-	hmm_test_range(ctx, &range, p->first, p->last, TEST_WRITE);
-	KUNIT_ASSERT_EQ(test, 0, hmm_range_dma_map(&range, &ctx->map));
-	mutex_unlock(&ctx->lock);
-	KUNIT_EXPECT_EQ(test, range.start, ctx->va + p->got_first * PAGE_SIZE);
-	KUNIT_EXPECT_EQ(test, range.end, ctx->va + p->got_last * PAGE_SIZE);
-	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), TEST_ALL);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_PAGES);
+	ctx->nr_published = 0;
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, p->first, p->last,
+					      TEST_WRITE));
+	KUNIT_EXPECT_NE(test, ctx->nr_zapped, 0);
+	KUNIT_EXPECT_EQ(test, ctx->zapped_start,
+			ctx->va + p->zap_first * PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, ctx->zapped_end,
+			ctx->va + p->zap_last * PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, ctx->published, ctx->va + p->last * PAGE_SIZE);
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx) - links, p->links);
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL);
+	KUNIT_EXPECT_EQ(test, writable, GENMASK(p->last - 1, p->first));
 }
 
 /* Where all is linear nothing is linked anew, and only rights change. */
@@ -2278,9 +2353,10 @@ static void hmm_upgrade_in_place(struct kunit *test)
 	hmm_test_insert(test, current->mm, p->va);
 	/* A device in software is linear with any configuration. */
 	KUNIT_ASSERT_EQ(test, 0,
-			hmm_range_map_init(&ctx->map, NULL, PAGE_SIZE,
-					   &ctx->notifier, &ctx->lock));
-	KUNIT_ASSERT_TRUE(test, ctx->map.linear);
+			hmm_range_map_init(&ctx->mirror, NULL, PAGE_SIZE,
+					   &ctx->notifier,
+					   &hmm_test_software_ops, &ctx->lock));
+	KUNIT_ASSERT_TRUE(test, ctx->mirror.base.linear);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
 	links = hmm_test_links(ctx);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, p->first, p->last,
@@ -2302,7 +2378,7 @@ static void hmm_upgrade_of_device(struct kunit *test)
 	u64 links;
 
 	hmm_test_setup(test, p->va, PROT_READ | PROT_WRITE);
-	KUNIT_ASSERT_EQ(test, ctx->map.linear, linear);
+	KUNIT_ASSERT_EQ(test, ctx->mirror.base.linear, linear);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
 	links = hmm_test_links(ctx);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, p->first, p->last,
@@ -2318,34 +2394,122 @@ static void hmm_upgrade_of_device(struct kunit *test)
 static void hmm_upgrade_two_units(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
-	struct hmm_range range;
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
-	ctx->map.linear = false;
+	ctx->mirror.base.linear = false;
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, 4, TEST_READ));
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 4, 8, TEST_READ));
-	hmm_test_range(ctx, &range, 2, 6, TEST_WRITE);
-	KUNIT_ASSERT_EQ(test, 0, hmm_range_dma_map(&range, &ctx->map));
-	mutex_unlock(&ctx->lock);
-	KUNIT_EXPECT_EQ(test, range.start, ctx->va);
-	KUNIT_EXPECT_EQ(test, range.end, ctx->va + 8 * PAGE_SIZE);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 2, 6, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, ctx->nr_zapped, 1);
+	KUNIT_EXPECT_EQ(test, ctx->zapped_start, ctx->va);
+	KUNIT_EXPECT_EQ(test, ctx->zapped_end, ctx->va + 8 * PAGE_SIZE);
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), GENMASK(7, 0));
-	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), 2 + 4);
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), 2 + 3);
 }
 
-/* What was put back is a unit of its own, and so is what can be written. */
+/* Pages that are contiguous, but each a folio, are taken one by one. */
+static void hmm_units_end_with_folios(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	long first = 3, last = 4;
+
+	__free_pages(ctx->pages, TEST_ORDER);
+	ctx->folio = false;
+	ctx->pages = alloc_pages(GFP_KERNEL | __GFP_ZERO, TEST_ORDER);
+	KUNIT_ASSERT_NOT_NULL(test, ctx->pages);
+	split_page(ctx->pages, TEST_ORDER);
+	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_PAGES);
+	hmm_test_unmap(ctx, &first, &last);
+	KUNIT_EXPECT_EQ(test, first, 3);
+	KUNIT_EXPECT_EQ(test, last, 4);
+	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), TEST_ALL & ~BIT(3));
+}
+
+/* What was linked anew is a unit of its own. */
 static void hmm_upgrade_units(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
 	long first = 5, last = 6;
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
+	ctx->mirror.base.linear = false;
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 4, 8, TEST_WRITE));
 	hmm_test_unmap(ctx, &first, &last);
 	KUNIT_EXPECT_EQ(test, first, 4);
 	KUNIT_EXPECT_EQ(test, last, 8);
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), TEST_ALL & ~GENMASK(7, 4));
+}
+
+/* Read faults of what the device may write: no upgrade is needed afterwards. */
+static void hmm_may_write(struct kunit *test)
+{
+	unsigned long mapped, writable;
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
+	ctx->mirror.base.linear = false;
+	ctx->mirror.may_write = true;
+	test_read_all(test);
+	KUNIT_ASSERT_EQ(test, 0, put_user(1, (char __user *)ctx->va));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_READ));
+	KUNIT_EXPECT_TRUE(test, hmm_test_segs(ctx, &mapped, &writable));
+	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL);
+	/* The others are clean. */
+	KUNIT_EXPECT_EQ(test, writable, BIT(0));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, 1, TEST_WRITE));
+	KUNIT_EXPECT_EQ(test, ctx->nr_zapped, 0);
+}
+
+/* The ready-made callback. */
+static void hmm_insert(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+
+	if (test_bounces(ctx))
+		kunit_skip(test, "bounce buffers are forced");
+	test_file(test, TEST_VA, PROT_READ | PROT_WRITE);
+	KUNIT_ASSERT_EQ(test, 0,
+			hmm_range_map_insert(&ctx->mirror, ctx->dev, PAGE_SIZE,
+					     current->mm, ctx->va, TEST_SIZE,
+					     &hmm_test_map_ops, &ctx->lock));
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, 4, TEST_WRITE));
+	ctx->nr_published = 0;
+	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 4, 8, TEST_WRITE));
+	KUNIT_ASSERT_EQ(test, 0, vm_munmap(ctx->va + 5 * PAGE_SIZE, PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, ctx->nr_zapped, 1);
+	KUNIT_EXPECT_EQ(test, ctx->zapped_start, ctx->va + 4 * PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, ctx->zapped_end, ctx->va + 8 * PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), GENMASK(3, 0));
+}
+
+static void hmm_insert_refused(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+
+	ctx->dev->dma_mask = NULL;
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			hmm_range_map_insert(&ctx->mirror, ctx->dev, PAGE_SIZE,
+					     current->mm, TEST_VA, TEST_SIZE,
+					     &hmm_test_map_ops, &ctx->lock));
+	KUNIT_EXPECT_NULL(test, ctx->mirror.notifier);
+}
+
+/* An error of the driver ends the call; what is mapped stays. */
+static void hmm_publish_fails(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	struct hmm_range range;
+
+	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
+	ctx->publish_ret = -ENOSPC;
+	hmm_test_range(ctx, &range, 2, 6, TEST_WRITE);
+	KUNIT_EXPECT_EQ(test, -ENOSPC, hmm_range_dma_map(&range, &ctx->mirror));
+	KUNIT_EXPECT_FALSE(test, mutex_is_locked(&ctx->lock));
+	KUNIT_EXPECT_EQ(test, range.end, ctx->va + 2 * PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), GENMASK(5, 2));
 }
 
 /* Only the entries of pages that were asked for writing are dirtied. */
@@ -2386,7 +2550,7 @@ static void hmm_munmap(struct kunit *test)
 			vm_munmap(ctx->va + 4 * PAGE_SIZE, 4 * PAGE_SIZE));
 	KUNIT_EXPECT_NE(test, ctx->nr_invalidated, 0);
 	KUNIT_EXPECT_EQ(test, hmm_test_mapped(ctx), p->left);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, hweight_long(p->left));
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, hweight_long(p->left));
 }
 
 /* The pages that are still there can be mapped again. */
@@ -2409,12 +2573,12 @@ static void hmm_stats_metadata(struct kunit *test)
 	size_t one;
 
 	hmm_test_setup(test, TEST_VA_CROSS, PROT_READ | PROT_WRITE);
-	KUNIT_EXPECT_EQ(test, gup_range_map_stats(&ctx->map).metadata, 0);
+	KUNIT_EXPECT_EQ(test, hmm_range_map_stats(&ctx->mirror).metadata, 0);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, 1, TEST_READ));
-	one = gup_range_map_stats(&ctx->map).metadata;
+	one = hmm_range_map_stats(&ctx->mirror).metadata;
 	KUNIT_EXPECT_GT(test, one, 0);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 8, 9, TEST_READ));
-	KUNIT_EXPECT_EQ(test, gup_range_map_stats(&ctx->map).metadata, 2 * one);
+	KUNIT_EXPECT_EQ(test, hmm_range_map_stats(&ctx->mirror).metadata, 2 * one);
 }
 
 static void hmm_destroy_mapped(struct kunit *test)
@@ -2423,9 +2587,9 @@ static void hmm_destroy_mapped(struct kunit *test)
 
 	hmm_test_setup(test, TEST_VA_CROSS, PROT_READ | PROT_WRITE);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
-	hmm_range_map_destroy(&ctx->map);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, 0);
-	KUNIT_EXPECT_NULL(test, ctx->map.notifier);
+	hmm_range_map_destroy(&ctx->mirror);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, 0);
+	KUNIT_EXPECT_NULL(test, ctx->mirror.notifier);
 }
 
 /* The callback may come between destroy and the removal of the notifier. */
@@ -2435,174 +2599,17 @@ static void hmm_invalidate_destroyed(struct kunit *test)
 
 	hmm_test_setup(test, TEST_VA, PROT_READ | PROT_WRITE);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
-	hmm_range_map_destroy(&ctx->map);
+	hmm_range_map_destroy(&ctx->mirror);
 	KUNIT_EXPECT_EQ(test, 0, vm_munmap(ctx->va, TEST_SIZE));
 	KUNIT_EXPECT_NE(test, ctx->nr_invalidated, 0);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, 0);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, 0);
 }
 
-/* ---- blocks of a mirrored mapping ---- */
-
-struct test_span {
-	unsigned long	first;	/* page in the block */
-	unsigned long	nr;
-};
-
-#define TEST_SPANS	6
-
-static struct hmm_block *test_block(struct kunit *test,
-				    const struct test_span *span)
-{
-	struct hmm_block *block = hmm_block_alloc(2 * TEST_SPANS, GFP_KERNEL);
-	unsigned int i;
-	u64 run;
-
-	KUNIT_ASSERT_NOT_NULL(test, block);
-	for (i = 0; i < TEST_SPANS && span[i].nr; i++) {
-		run = hmm_run(1000 + i, span[i].first, span[i].nr, 0);
-		hmm_block_splice(block, i, 0, &run, 1);
-	}
-	return block;
-}
-
-static void test_block_is(struct kunit *test, const struct hmm_block *block,
-			  const struct test_span *span)
-{
-	unsigned int i, nr = 0, pages = 0;
-
-	for (i = 0; i < TEST_SPANS && span[i].nr; i++, nr++) {
-		pages += span[i].nr;
-		if (i >= block->nr)
-			continue;
-		KUNIT_EXPECT_EQ(test, hmm_run_first(block->run[i]),
-				span[i].first);
-		KUNIT_EXPECT_EQ(test, hmm_run_pages(block->run[i]), span[i].nr);
-	}
-	KUNIT_EXPECT_EQ(test, block->nr, nr);
-	KUNIT_EXPECT_EQ(test, block->pages, pages);
-}
-
-static const struct hmm_run_param {
-	const char	*desc;
-	unsigned long	pfn, first, nr;
-	u64		flags;
-} hmm_run_params[] = {
-	{ "least", 0, 0, 1, 0 },
-	{ "most", HMM_RUN_PFN, HMM_BLOCK_PAGES - 1, HMM_BLOCK_PAGES,
-	  HMM_RUN_WRITE | HMM_RUN_NEW },
-	{ "whole block", 0x12345, 0, HMM_BLOCK_PAGES, HMM_RUN_WRITE },
-	{ "last page", 0x12345, HMM_BLOCK_PAGES - 1, 1, HMM_RUN_NEW },
-};
-
-KUNIT_ARRAY_PARAM_DESC(hmm_run, hmm_run_params, desc);
-
-static void hmm_run_fields(struct kunit *test)
-{
-	const struct hmm_run_param *p = test->param_value;
-	u64 run = hmm_run(p->pfn, p->first, p->nr, p->flags);
-
-	KUNIT_EXPECT_EQ(test, hmm_run_pfn(run), p->pfn);
-	KUNIT_EXPECT_EQ(test, hmm_run_first(run), p->first);
-	KUNIT_EXPECT_EQ(test, hmm_run_pages(run), p->nr);
-	KUNIT_EXPECT_EQ(test, run & (HMM_RUN_WRITE | HMM_RUN_NEW), p->flags);
-	/* It has to fit into a value of an xarray. */
-	KUNIT_EXPECT_EQ(test, run >> (BITS_PER_XA_VALUE - 1), 0);
-}
-
-static const struct hmm_find_param {
-	const char		*desc;
-	struct test_span	span[TEST_SPANS];
-	unsigned long		page;
-	unsigned int		idx;
-} hmm_find_params[] = {
-	{ "empty", {}, 0, 0 },
-	{ "first page", { {0, 1}, {1, 2} }, 0, 0 },
-	{ "border", { {0, 1}, {1, 2} }, 1, 1 },
-	{ "inside", { {0, 1}, {1, 2} }, 2, 1 },
-	{ "after the last", { {0, 1}, {1, 2} }, 3, 2 },
-	{ "gap", { {0, 1}, {8, 2}, {20, 1} }, 12, 2 },
-	{ "before the first", { {5, 1}, {8, 2} }, 4, 0 },
-	{ "whole block", { {0, 512} }, 511, 0 },
-	{ "last page", { {0, 1}, {511, 1} }, 511, 1 },
-	{ "end of the block", { {0, 1}, {511, 1} }, 512, 2 },
-};
-
-KUNIT_ARRAY_PARAM_DESC(hmm_find, hmm_find_params, desc);
-
-static void hmm_block_finds(struct kunit *test)
-{
-	const struct hmm_find_param *p = test->param_value;
-	struct hmm_block *block = test_block(test, p->span);
-
-	KUNIT_EXPECT_EQ(test, hmm_block_find(block, p->page), p->idx);
-	hmm_block_free(block);
-}
-
-static const struct hmm_gap_param {
-	const char		*desc;
-	struct test_span	span[TEST_SPANS];
-	unsigned int		idx;
-	unsigned long		page;
-} hmm_gap_params[] = {
-	{ "one run", { {3, 4} }, 0, 7 },
-	{ "no gap", { {3, 4}, {7, 1}, {8, 504} }, 0, 512 },
-	{ "whole block", { {0, 512} }, 0, 512 },
-	{ "gap at once", { {0, 1}, {2, 1}, {3, 1} }, 0, 1 },
-	{ "gap later", { {0, 1}, {1, 1}, {3, 1} }, 0, 2 },
-	{ "gap before", { {0, 1}, {2, 1}, {3, 1} }, 1, 4 },
-};
-
-KUNIT_ARRAY_PARAM_DESC(hmm_gap, hmm_gap_params, desc);
-
-static void hmm_block_gaps(struct kunit *test)
-{
-	const struct hmm_gap_param *p = test->param_value;
-	struct hmm_block *block = test_block(test, p->span);
-
-	KUNIT_EXPECT_EQ(test, hmm_block_gap(block, p->idx), p->page);
-	hmm_block_free(block);
-}
-
-static const struct hmm_splice_param {
-	const char		*desc;
-	struct test_span	before[TEST_SPANS];
-	unsigned int		idx, del;
-	struct test_span	add[TEST_SPANS];
-	struct test_span	after[TEST_SPANS];
-} hmm_splice_params[] = {
-	{ "into an empty one", {}, 0, 0, { {5, 1} }, { {5, 1} } },
-	{ "at the front", { {5, 1} }, 0, 0, { {0, 5} }, { {0, 5}, {5, 1} } },
-	{ "at the end", { {5, 1} }, 1, 0, { {6, 506} }, { {5, 1}, {6, 506} } },
-	{ "between", { {0, 1}, {9, 1} }, 1, 0, { {4, 2} },
-	  { {0, 1}, {4, 2}, {9, 1} } },
-	{ "remove the first", { {0, 1}, {4, 2}, {9, 1} }, 0, 1, {},
-	  { {4, 2}, {9, 1} } },
-	{ "remove the last", { {0, 1}, {4, 2}, {9, 1} }, 2, 1, {},
-	  { {0, 1}, {4, 2} } },
-	{ "remove several", { {0, 1}, {4, 2}, {9, 1} }, 0, 2, {}, { {9, 1} } },
-	{ "remove all", { {0, 1}, {4, 2}, {9, 1} }, 0, 3, {}, {} },
-	{ "split", { {0, 1}, {4, 8}, {20, 1} }, 1, 1, { {4, 2}, {10, 2} },
-	  { {0, 1}, {4, 2}, {10, 2}, {20, 1} } },
-	{ "shorten", { {0, 512} }, 0, 1, { {0, 511} }, { {0, 511} } },
-};
-
-KUNIT_ARRAY_PARAM_DESC(hmm_splice, hmm_splice_params, desc);
-
-static void hmm_block_splices(struct kunit *test)
-{
-	const struct hmm_splice_param *p = test->param_value;
-	struct hmm_block *block = test_block(test, p->before);
-	struct hmm_block *add = test_block(test, p->add);
-
-	test_block_is(test, block, p->before);
-	hmm_block_splice(block, p->idx, p->del, add->run, add->nr);
-	test_block_is(test, block, p->after);
-	hmm_block_free(add);
-	hmm_block_free(block);
-}
+/* ---- many blocks ---- */
 
 /* Three blocks, of which the middle one can be full. */
-#define TEST_MANY	(HMM_BLOCK_PAGES + 16)
+#define TEST_PMD	(PMD_SIZE / PAGE_SIZE)
+#define TEST_MANY	(TEST_PMD + 16)
 #define TEST_MANY_VA	TEST_VA_CROSS
 
 static vm_fault_t test_fault_many(struct vm_fault *vmf)
@@ -2673,58 +2680,87 @@ static bool hmm_test_many_mapped(struct kunit *test, unsigned long i)
 
 static size_t hmm_test_bytes(struct gup_test *ctx)
 {
-	return gup_range_map_stats(&ctx->map).metadata;
+	return hmm_range_map_stats(&ctx->mirror).metadata;
 }
 
 static void hmm_many_units(struct kunit *test)
 {
 	long first = 9, last = 10, all_first = -1, all_last = TEST_MANY + 1;
 	struct gup_test *ctx = test->priv;
+	size_t bytes;
 
 	hmm_test_many(test, true);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_WRITE));
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY);
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_MANY);
-	KUNIT_EXPECT_EQ(test, hmm_test_bytes(ctx), TEST_MANY * sizeof(u64) +
-			3 * sizeof(struct hmm_block));
+	bytes = hmm_test_bytes(ctx);
 	hmm_test_unmap(ctx, &first, &last);
 	KUNIT_EXPECT_EQ(test, first, 9);
 	KUNIT_EXPECT_EQ(test, last, 10);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY - 1);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY - 1);
 	KUNIT_EXPECT_FALSE(test, hmm_test_many_mapped(test, 9));
 	hmm_test_unmap(ctx, &all_first, &all_last);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, 0);
-	KUNIT_EXPECT_EQ(test, hmm_test_bytes(ctx),
-			3 * sizeof(struct hmm_block));
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, 0);
+	/* One of three blocks is all in the range, and is given back. */
+	KUNIT_EXPECT_EQ(test, hmm_test_bytes(ctx), bytes / 3 * 2);
 }
 
-/* A fault of the second part is disturbed: what the first one saw is stale. */
+/* A fault of a later step is disturbed, which takes pages of the first one. */
 static void hmm_map_retries(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
 
-	ctx->disturb = HMM_BLOCK_PAGES + 8;
+	ctx->disturb = TEST_PMD + 8;
 	hmm_test_many(test, true);
+	ctx->mirror.ops = NULL;
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_WRITE));
 	KUNIT_EXPECT_EQ(test, ctx->nr_invalidated, 1);
-	KUNIT_EXPECT_EQ(test, gup_range_map_stats(&ctx->map).retries, 1);
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
-	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_MANY);
+	KUNIT_EXPECT_EQ(test, hmm_range_map_stats(&ctx->mirror).retries, 1);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_MANY + TEST_PAGES);
 }
 
-/* A block with one run is that run and no more. */
-static void hmm_one_unit(struct kunit *test)
+/* Steps are published one after the other. Without the lock at the end. */
+static void hmm_map_steps(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
+	struct hmm_range range;
 
-	hmm_test_setup(test, TEST_VA_CROSS, PROT_READ | PROT_WRITE);
-	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_PAGES, TEST_WRITE));
-	KUNIT_EXPECT_EQ(test, hmm_test_bytes(ctx),
-			IS_ENABLED(CONFIG_64BIT) ? 2 * sizeof(u64) :
-			2 * (sizeof(u64) + sizeof(struct hmm_block)));
+	hmm_test_many(test, true);
+	hmm_test_range(ctx, &range, 0, TEST_MANY, TEST_WRITE);
+	KUNIT_ASSERT_EQ(test, 0, hmm_range_dma_map(&range, &ctx->mirror));
+	KUNIT_EXPECT_FALSE(test, mutex_is_locked(&ctx->lock));
+	KUNIT_EXPECT_GE(test, ctx->nr_published, TEST_MANY / 256);
+	KUNIT_EXPECT_EQ(test, ctx->published, range.end);
+	KUNIT_EXPECT_EQ(test, range.end, ctx->va + (TEST_MANY << PAGE_SHIFT));
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY);
 }
 
-/* A device that faults page by page: the block grows with it. */
+/* A failure leaves what was mapped before it, and says how much that is. */
+static void hmm_map_prefix(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+	struct hmm_range range;
+	unsigned long done;
+
+	hmm_test_many(test, true);
+	KUNIT_ASSERT_EQ(test, 0, vm_munmap(ctx->va + (TEST_MANY - 4) * PAGE_SIZE,
+					   PAGE_SIZE));
+	hmm_test_range(ctx, &range, 0, TEST_MANY, TEST_WRITE);
+	KUNIT_ASSERT_EQ(test, -EFAULT, hmm_range_dma_map(&range, &ctx->mirror));
+	done = (range.end - ctx->va) >> PAGE_SHIFT;
+	KUNIT_EXPECT_NE(test, done, 0);
+	KUNIT_EXPECT_LT(test, done, TEST_MANY - 3);
+	KUNIT_EXPECT_EQ(test, ctx->published, range.end);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, done);
+	/* A repeat goes on from there. */
+	range.start = range.end;
+	range.end = ctx->va + (TEST_MANY - 4) * PAGE_SIZE;
+	KUNIT_ASSERT_EQ(test, 0, hmm_range_dma_map(&range, &ctx->mirror));
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY - 4);
+}
+
+/* A device that faults page by page takes no more memory than any other. */
 static void hmm_many_singly(struct kunit *test)
 {
 	struct gup_test *ctx = test->priv;
@@ -2736,10 +2772,9 @@ static void hmm_many_singly(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, 0,
 				hmm_test_map(ctx, page, page + 1, TEST_READ));
 		KUNIT_EXPECT_LE(test, hmm_test_bytes(ctx),
-				(2 * i + 24) * sizeof(u64) +
-				3 * sizeof(struct hmm_block));
+				3 * (TEST_PMD * 9 + 64));
 	}
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY);
 	for (i = 0; i < TEST_MANY; i++)
 		KUNIT_EXPECT_TRUE(test, hmm_test_many_mapped(test, i));
 }
@@ -2755,7 +2790,7 @@ static void hmm_many_gaps(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, 0,
 				hmm_test_map(ctx, i, i + 1, TEST_READ));
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_READ));
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY);
 	KUNIT_EXPECT_EQ(test, hmm_test_links(ctx), TEST_MANY);
 	for (i = 0; i < TEST_MANY; i++)
 		KUNIT_EXPECT_TRUE(test, hmm_test_many_mapped(test, i));
@@ -2772,20 +2807,19 @@ static void hmm_many_upgrades(struct kunit *test)
 	for (i = 0; i < TEST_MANY; i += 5)
 		KUNIT_ASSERT_EQ(test, 0,
 				hmm_test_map(ctx, i, i + 1, TEST_WRITE));
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY);
 	KUNIT_ASSERT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, TEST_WRITE));
-	KUNIT_EXPECT_EQ(test, ctx->map.nr_mapped, TEST_MANY);
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, TEST_MANY);
 	for (i = 0; i < TEST_MANY; i++)
 		KUNIT_EXPECT_TRUE(test, hmm_test_many_mapped(test, i));
 }
 
 static const struct hmm_random_param {
 	const char *name;
-	bool relink, bidir;
+	bool relink;
 } hmm_random_params[] = {
 	{ "as the device needs it" },
 	{ "upgrades are linked anew", .relink = true },
-	{ "upgrades cut units", .relink = true, .bidir = true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(hmm_random, hmm_random_params, name);
@@ -2804,7 +2838,7 @@ static bool hmm_test_many_segs(struct gup_test *ctx, long *first, long *last,
 	long i;
 
 	mutex_lock(&ctx->lock);
-	hmm_range_for_each_seg(&ctx->map, &seg, start, end) {
+	hmm_range_for_each_seg(&ctx->mirror, &seg, start, end) {
 		long from = (seg.va - ctx->va) / PAGE_SIZE;
 		long to = from + seg.len / PAGE_SIZE;
 
@@ -2834,8 +2868,8 @@ static void hmm_many_random(struct kunit *test)
 
 	hmm_test_many(test, false);
 	if (p->relink)
-		ctx->map.linear = false;
-	ctx->map.bidir = p->bidir;
+		ctx->mirror.base.linear = false;
+	ctx->mirror.ops = NULL;
 	prandom_seed_state(&rnd, 3);
 	for (round = 0; round < 200; round++) {
 		long first = prandom_u32_state(&rnd) % TEST_MANY;
@@ -2864,7 +2898,7 @@ static void hmm_many_random(struct kunit *test)
 		}
 		KUNIT_EXPECT_EQ(test, from, first);
 		KUNIT_EXPECT_EQ(test, to, last);
-		KUNIT_ASSERT_EQ(test, ctx->map.nr_mapped,
+		KUNIT_ASSERT_EQ(test, ctx->mirror.nr_mapped,
 				bitmap_weight(mapped, TEST_MANY));
 		for (i = 0; i < TEST_MANY; i++)
 			KUNIT_ASSERT_EQ(test, test_bit(i, mapped),
@@ -2984,6 +3018,20 @@ static void hmm_snapshot_no_memory(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mapped, TEST_ALL & ~BIT(2));
 }
 
+/* A VMA of several PMDs that cannot be read is a hole as well. */
+static void hmm_snapshot_unreadable(struct kunit *test)
+{
+	struct gup_test *ctx = test->priv;
+
+	hmm_test_many(test, false);
+	KUNIT_ASSERT_EQ(test, ctx->va,
+			vm_mmap(NULL, ctx->va, TEST_MANY << PAGE_SHIFT, PROT_NONE,
+				MAP_ANONYMOUS | MAP_PRIVATE | MAP_FIXED, 0));
+	KUNIT_EXPECT_EQ(test, 0, hmm_test_map(ctx, 0, TEST_MANY, 0));
+	KUNIT_EXPECT_EQ(test, ctx->mirror.nr_mapped, 0);
+	KUNIT_EXPECT_EQ(test, -EFAULT, hmm_test_map(ctx, 0, 1, TEST_READ));
+}
+
 /* With and without faults, on top of what is mapped, against a model. */
 static void hmm_snapshot_random(struct kunit *test)
 {
@@ -3083,16 +3131,18 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE(hmm_upgrade_dirties),
 	KUNIT_CASE_PARAM(hmm_munmap, hmm_munmap_gen_params),
 	KUNIT_CASE(hmm_munmap_remap),
+	KUNIT_CASE(hmm_units_end_with_folios),
+	KUNIT_CASE(hmm_may_write),
+	KUNIT_CASE(hmm_insert),
+	KUNIT_CASE(hmm_insert_refused),
+	KUNIT_CASE(hmm_publish_fails),
 	KUNIT_CASE(hmm_map_retries),
+	KUNIT_CASE(hmm_map_steps),
+	KUNIT_CASE(hmm_map_prefix),
 	KUNIT_CASE(hmm_stats_metadata),
 	KUNIT_CASE(hmm_destroy_mapped),
 	KUNIT_CASE(hmm_invalidate_destroyed),
-	KUNIT_CASE_PARAM(hmm_run_fields, hmm_run_gen_params),
-	KUNIT_CASE_PARAM(hmm_block_finds, hmm_find_gen_params),
-	KUNIT_CASE_PARAM(hmm_block_gaps, hmm_gap_gen_params),
-	KUNIT_CASE_PARAM(hmm_block_splices, hmm_splice_gen_params),
 	KUNIT_CASE(hmm_many_units),
-	KUNIT_CASE(hmm_one_unit),
 	KUNIT_CASE(hmm_many_singly),
 	KUNIT_CASE(hmm_many_gaps),
 	KUNIT_CASE(hmm_many_upgrades),
@@ -3100,13 +3150,14 @@ static struct kunit_case hmm_range_cases[] = {
 	KUNIT_CASE_PARAM(hmm_snapshot, hmm_snapshot_gen_params),
 	KUNIT_CASE(hmm_snapshot_upgrade),
 	KUNIT_CASE(hmm_snapshot_no_memory),
+	KUNIT_CASE(hmm_snapshot_unreadable),
 	KUNIT_CASE(hmm_snapshot_random),
 	{}
 };
 
 static struct kunit_suite hmm_range_suite = {
 	.name = "hmm_range",
-	.init = gup_test_init,
+	.init = hmm_test_init,
 	.exit = gup_test_exit,
 	.test_cases = hmm_range_cases,
 };

@@ -2,7 +2,6 @@
 #include <linux/gup_range.h>
 #include <linux/hmm.h>
 #include <linux/io.h>
-#include <linux/mmu_notifier.h>
 #include <linux/module.h>
 #include <linux/platform_device.h>
 
@@ -10,10 +9,10 @@
 struct ex {	/* made up; its probe() and who calls ex_*() are left out */
 	u64 __iomem *tlb;	/* va, length, address; 0: drop, end its DMA */
 	struct device *dev;
-	struct gup_range range;			/* pinned */
-	struct mmu_interval_notifier mni;	/* mirrored */
-	struct gup_range_map map;		/* either; not both */
-	struct mutex lock;	/* mirrored: protects map, tlb */
+	struct gup_range range;		/* pinned */
+	struct gup_range_map map;
+	struct hmm_range_map mirror;	/* mirrored */
+	struct mutex lock;		/* protects mirror, tlb */
 };
 
 static int __maybe_unused ex_map(struct ex *ex, unsigned long va, size_t len)
@@ -37,61 +36,46 @@ static void __maybe_unused ex_unmap(struct ex *ex)
 	gup_range_dma_unmap(&ex->range, &ex->map);
 }
 
-static bool ex_inv(struct mmu_interval_notifier *mni,
-		   const struct mmu_notifier_range *range, unsigned long seq)
+static int ex_publish(struct hmm_range_map *map, unsigned long va,
+		      unsigned long end)
 {
-	struct ex *ex = container_of(mni, struct ex, mni);
-	unsigned long start = range->start, end = range->end;
+	struct ex *ex = container_of(map, struct ex, mirror);
+	struct hmm_range_seg seg;
 
-	if (!mmu_notifier_range_blockable(range))
-		return false;
-	guard(mutex)(&ex->lock);
-	mmu_interval_set_seq(mni, seq);
-	if (!gup_range_map_protected(&ex->map))
-		ex_tlb(ex, 0, U64_MAX, 0);
-	hmm_range_dma_unmap(&ex->map, &start, &end);
-	ex_tlb(ex, start, end - start, 0);	/* maybe more than *range */
-	return true;
+	hmm_range_for_each_seg(map, &seg, va, end)
+		ex_tlb(ex, seg.va, seg.len, seg.addr);
+	return 0;
 }
 
-static const struct mmu_interval_notifier_ops ex_ops = { .invalidate = ex_inv };
+static void ex_zap(struct hmm_range_map *map, unsigned long va,
+		   unsigned long end)
+{
+	ex_tlb(container_of(map, struct ex, mirror), va, end - va, 0);
+}
+
+static const struct hmm_range_map_ops ex_ops = {
+	.publish = ex_publish,
+	.zap = ex_zap,
+};
 
 static int __maybe_unused ex_mirror(struct ex *ex, unsigned long va, size_t len)
 {
-	int ret = mmu_interval_notifier_insert(&ex->mni, current->mm, va, len,
-					       &ex_ops);
-
-	if (ret)
-		return ret;
-	ret = hmm_range_map_init(&ex->map, ex->dev, PAGE_SIZE, &ex->mni,
-				 &ex->lock);
-	if (ret)
-		mmu_interval_notifier_remove(&ex->mni);
-	return ret;
+	return hmm_range_map_insert(&ex->mirror, ex->dev, PAGE_SIZE, current->mm,
+				    va, len, &ex_ops, &ex->lock);
 }
 
 static int __maybe_unused ex_fault(struct ex *ex, unsigned long va, size_t len)
 {
 	struct hmm_range range = {
-		.notifier = &ex->mni, .start = va, .end = va + len,
+		.start = va, .end = va + len,
 		.default_flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE };
-	int ret = hmm_range_dma_map(&range, &ex->map);
-	dma_addr_t addr;
 
-	if (ret)
-		return ret;
-	gup_range_map_addr(&ex->map, va, &addr, &len);
-	ex_tlb(ex, va, len, addr);	/* beyond len the device asks again */
-	mutex_unlock(&ex->lock);
-	return 0;
+	return hmm_range_dma_map(&range, &ex->mirror);
 }
 
 static void __maybe_unused ex_unmirror(struct ex *ex)
 {
-	scoped_guard(mutex, &ex->lock)
-		ex_tlb(ex, 0, U64_MAX, 0);
-	hmm_range_map_destroy(&ex->map);
-	mmu_interval_notifier_remove(&ex->mni);
+	hmm_range_map_destroy(&ex->mirror);
 }
 
 static struct platform_driver ex_driver = { .driver = { .name = "gup_ex" } };

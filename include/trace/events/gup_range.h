@@ -43,12 +43,11 @@ DECLARE_EVENT_CLASS(gup_range_dma,
 			     const struct gup_range_map *map, int ret),
 		    TP_ARGS(range, map, ret),
 		    TP_STRUCT__entry(
-			    __string(dev, map->dev ? dev_name(map->dev) : "none")
+			    __string(dev, dev_name(map->dev))
 			    __field(unsigned long, start)
 			    __field(unsigned long, end)
 			    __field(unsigned long, runs)
 			    __field(u64, iova)
-			    __field(bool, mirrored)
 			    __field(int, ret)
 		    ),
 		    TP_fast_assign(
@@ -58,13 +57,11 @@ DECLARE_EVENT_CLASS(gup_range_dma,
 			    __entry->runs = range->runs.nr;
 			    __entry->iova = map->state.addr ?
 					    map->state.addr + map->slack : 0;
-			    __entry->mirrored = map->notifier;
 			    __entry->ret = ret;
 		    ),
-		    TP_printk("dev=%s %s va=%#lx-%#lx runs=%lu iova=%#llx ret=%d",
-			      __get_str(dev), __entry->mirrored ? "mirrored" : "pinned",
-			      __entry->start, __entry->end, __entry->runs, __entry->iova,
-			      __entry->ret)
+		    TP_printk("dev=%s va=%#lx-%#lx runs=%lu iova=%#llx ret=%d",
+			      __get_str(dev), __entry->start, __entry->end,
+			      __entry->runs, __entry->iova, __entry->ret)
 );
 
 DEFINE_EVENT(gup_range_dma, gup_range_map,
@@ -77,25 +74,39 @@ DEFINE_EVENT(gup_range_dma, gup_range_unmap,
 		      const struct gup_range_map *map, int ret),
 	     TP_ARGS(range, map, ret));
 
-TRACE_EVENT(hmm_range_invalidate,
-	    TP_PROTO(const struct gup_range_map *map, unsigned long start,
-		     unsigned long end),
-	    TP_ARGS(map, start, end),
-	    TP_STRUCT__entry(
-		    __string(dev, map->dev ? dev_name(map->dev) : "none")
-		    __field(unsigned long, start)
-		    __field(unsigned long, end)
-		    __field(unsigned long, mapped)
-	    ),
-	    TP_fast_assign(
-		    __assign_str(dev);
-		    __entry->start = start;
-		    __entry->end = end;
-		    __entry->mapped = map->nr_mapped;
-	    ),
-	    TP_printk("dev=%s va=%#lx-%#lx pages_left=%lu", __get_str(dev),
-		      __entry->start, __entry->end, __entry->mapped)
+DECLARE_EVENT_CLASS(hmm_range_dma,
+		    TP_PROTO(const struct hmm_range_map *map, unsigned long start,
+			     unsigned long end, int ret),
+		    TP_ARGS(map, start, end, ret),
+		    TP_STRUCT__entry(
+			    __string(dev, map->base.dev ?
+					  dev_name(map->base.dev) : "none")
+			    __field(unsigned long, start)
+			    __field(unsigned long, end)
+			    __field(unsigned long, mapped)
+			    __field(int, ret)
+		    ),
+		    TP_fast_assign(
+			    __assign_str(dev);
+			    __entry->start = start;
+			    __entry->end = end;
+			    __entry->mapped = map->nr_mapped;
+			    __entry->ret = ret;
+		    ),
+		    TP_printk("dev=%s va=%#lx-%#lx pages=%lu ret=%d",
+			      __get_str(dev), __entry->start, __entry->end,
+			      __entry->mapped, __entry->ret)
 );
+
+DEFINE_EVENT(hmm_range_dma, hmm_range_map,
+	     TP_PROTO(const struct hmm_range_map *map, unsigned long start,
+		      unsigned long end, int ret),
+	     TP_ARGS(map, start, end, ret));
+
+DEFINE_EVENT(hmm_range_dma, hmm_range_invalidate,
+	     TP_PROTO(const struct hmm_range_map *map, unsigned long start,
+		      unsigned long end, int ret),
+	     TP_ARGS(map, start, end, ret));
 
 TRACE_EVENT(hmm_range_retry,
 	    TP_PROTO(const struct hmm_range *range),
