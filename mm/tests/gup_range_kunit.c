@@ -2610,6 +2610,8 @@ static void hmm_invalidate_destroyed(struct kunit *test)
 /* Three blocks, of which the middle one can be full. */
 #define TEST_PMD	(PMD_SIZE / PAGE_SIZE)
 #define TEST_MANY	(TEST_PMD + 16)
+/* Where a PMD is known at boot only, as on powerpc */
+#define TEST_MANY_MAX	(MAX_PTRS_PER_PTE + 16)
 #define TEST_MANY_VA	TEST_VA_CROSS
 
 static vm_fault_t test_fault_many(struct vm_fault *vmf)
@@ -2859,8 +2861,8 @@ static bool hmm_test_many_segs(struct gup_test *ctx, long *first, long *last,
 static void hmm_many_random(struct kunit *test)
 {
 	const struct hmm_random_param *p = test->param_value;
-	DECLARE_BITMAP(writable, TEST_MANY) = {};
-	DECLARE_BITMAP(mapped, TEST_MANY) = {};
+	DECLARE_BITMAP(writable, TEST_MANY_MAX) = {};
+	DECLARE_BITMAP(mapped, TEST_MANY_MAX) = {};
 	struct gup_test *ctx = test->priv;
 	struct rnd_state rnd;
 	unsigned long i;
