@@ -102,7 +102,9 @@ static int hmm_step_reserve(struct hmm_step *step)
 	/* Tables of the levels above are there from the second time on. */
 	if (!step->map->base.stats.links || step->refill)
 		nr += 3;
-	if (!nr || !dma_use_iova(&step->map->base.state))
+	/* What an earlier try did not need is still there. */
+	nr -= list_count_nodes(&step->tables.pages);
+	if (nr <= 0 || !dma_use_iova(&step->map->base.state))
 		return 0;
 	return dma_iova_alloc_tables(step->map->base.dev, &step->tables, nr,
 				     GFP_KERNEL_ACCOUNT);
